@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+# libgradcam: make, make check, make install; see README.md.
+VERSION = 0.1.0
+SOVERSION = 0
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= cc
+CFLAGS ?= -O3 -g
+B = build
+
+WARN = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion
+GC_CFLAGS = $(WARN) -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -Iinclude -Isrc $(CFLAGS)
+LIBS = -lm -lpthread
+
+# libpng and libjpeg serve the command only, where pkg-config finds them.
+PNG := $(shell pkg-config --exists libpng 2>/dev/null && echo yes)
+JPEG := $(shell pkg-config --exists libjpeg 2>/dev/null && echo yes)
+CLI_CFLAGS = $(if $(PNG),-DGRADCAM_HAVE_PNG $(shell pkg-config --cflags libpng)) \
+             $(if $(JPEG),-DGRADCAM_HAVE_JPEG $(shell pkg-config --cflags libjpeg))
+CLI_LIBS = $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JPEG),$(shell pkg-config --libs libjpeg))
+
+LIB_SRC := $(sort $(wildcard src/base/*.c src/tensor/*.c src/kern/*.c src/ops/*.c src/graph/*.c src/run/*.c \
+                             src/explain/*.c src/onnx/*.c src/api/*.c))
+CLI_SRC :=
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
+SO = $(B)/libgradcam.so.$(VERSION)
+
+.PHONY: all check clean install
+all: $(SO) $(B)/libgradcam.a
+
+$(B)/src/cli/%.o: src/cli/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(GC_CFLAGS) $(CLI_CFLAGS) -MMD -c $< -o $@
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(GC_CFLAGS) -MMD -c $< -o $@
+
+$(B)/libgradcam.a: $(LIB_OBJ)
+	rm -f $@
+	ar rcs $@ $(LIB_OBJ)
+
+$(SO): $(LIB_OBJ)
+	$(CC) -shared -Wl,-soname,libgradcam.so.$(SOVERSION) -o $@ $(LIB_OBJ) $(LDFLAGS) $(LIBS)
+	ln -sf libgradcam.so.$(VERSION) $(B)/libgradcam.so.$(SOVERSION)
+	ln -sf libgradcam.so.$(SOVERSION) $(B)/libgradcam.so
+
+$(B)/gradcam: $(CLI_OBJ) $(B)/libgradcam.a
+	$(CC) -o $@ $(CLI_OBJ) $(B)/libgradcam.a $(LDFLAGS) $(CLI_LIBS) $(LIBS)
+
+TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+CLI_IO := $(filter-out $(B)/src/cli/main.o $(B)/src/cli/cmd_%.o $(B)/src/cli/net_io.o,$(CLI_OBJ))
+
+$(B)/tests/%: tests/unit/%.c $(B)/libgradcam.a $(CLI_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(GC_CFLAGS) -o $@ $< $(CLI_IO) $(B)/libgradcam.a $(LDFLAGS) $(CLI_LIBS) $(LIBS)
+
+check: all $(TESTS)
+	@sh tests/check.sh $(B) $(TESTS)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/include/gradcam $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 include/gradcam/gradcam.h $(DESTDIR)$(PREFIX)/include/gradcam/
+	install -m 644 $(B)/libgradcam.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
+	ln -sf libgradcam.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libgradcam.so.$(SOVERSION)
+	ln -sf libgradcam.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libgradcam.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' pkgconfig/gradcam.pc.in \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gradcam.pc
+
+clean:
+	rm -rf $(B)
+
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d)

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libgradcam: ask a neural network why.
+ *
+ * A host loads (or builds) a network, makes a run, binds inputs and calls one
+ * of the four methods:  gc_cam, gc_gradcam, gc_guided_backprop,
+ * gc_guided_gradcam.  Ten lines of C are enough; see README.md.
+ *
+ * Rules that hold everywhere unless an item says otherwise:
+ *  - Status: every call that can fail returns gc_status; 0 is success, errors
+ *    are negative.  On error no output argument is changed.
+ *  - gc_error: may be NULL.  Set struct_size (or zero it all); on error it is
+ *    filled with what was wrong, where, and what to do.
+ *  - Structs: zero is the default for every field.  struct_size may be 0 (the
+ *    size of this header's struct is meant) or sizeof the struct; bytes that
+ *    the library does not know must be zero, else GRADCAM_E_ABI.
+ *  - Threads: a gc_net is immutable and may be shared by threads.  A gc_run is
+ *    used by one thread at a time.  There is no global state.
+ *  - Strings are UTF-8 and NUL-terminated; dimensions are int64_t.
+ */
+#ifndef GRADCAM_GRADCAM_H
+#define GRADCAM_GRADCAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef GRADCAM_API
+#  if defined(_WIN32) && defined(GRADCAM_BUILD_DLL)
+#    define GRADCAM_API __declspec(dllexport)
+#  elif defined(_WIN32) && defined(GRADCAM_USE_DLL)
+#    define GRADCAM_API __declspec(dllimport)
+#  elif defined(__GNUC__)
+#    define GRADCAM_API __attribute__((visibility("default")))
+#  else
+#    define GRADCAM_API
+#  endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- 1. version --------------------------------------------------------- */
+
+#define GRADCAM_VERSION_MAJOR 0
+#define GRADCAM_VERSION_MINOR 1
+#define GRADCAM_VERSION_PATCH 0
+
+/* The library's version as major << 16 | minor << 8 | patch. */
+GRADCAM_API uint32_t gc_version(void);
+/* The same as text, for example "0.1.0"; static storage. */
+GRADCAM_API const char *gc_version_string(void);
+
+/* ---- 2. status and errors ----------------------------------------------- */
+
+typedef int32_t gc_status;
+enum {
+    GRADCAM_OK = 0,
+    GRADCAM_E_INVALID = -1,      /* an argument is wrong */
+    GRADCAM_E_NOMEM = -2,        /* the allocator returned NULL */
+    GRADCAM_E_IO = -3,           /* a file or reader failed */
+    GRADCAM_E_FORMAT = -4,       /* the model is malformed */
+    GRADCAM_E_UNSUPPORTED = -5,  /* valid, but not implemented here */
+    GRADCAM_E_NOT_FOUND = -6,    /* no such value, node, input, output */
+    GRADCAM_E_SHAPE = -7,        /* shapes do not fit */
+    GRADCAM_E_DTYPE = -8,        /* element types do not fit */
+    GRADCAM_E_LIMIT = -9,        /* a limit was exceeded */
+    GRADCAM_E_NO_GRADIENT = -10, /* the gradient stops before it arrives */
+    GRADCAM_E_STATE = -11,       /* call out of order */
+    GRADCAM_E_ABI = -12,         /* struct from a newer header uses new fields */
+    GRADCAM_E_CANCELLED = -13,   /* a callback asked to stop */
+    GRADCAM_E_CALLBACK = -14,    /* a host callback failed; see user_code */
+    GRADCAM_E_INTERNAL = -15     /* a defect of the library; please report */
+};
+
+/* Filled on failure; caller-owned.  `message` is one UTF-8 line. */
+typedef struct gc_error {
+    uint32_t struct_size;
+    gc_status status;
+    int32_t user_code;   /* what a host callback returned, else 0 */
+    int32_t node;        /* index of the node concerned, or -1 */
+    uint64_t offset;     /* byte offset in the model file, or 0 */
+    char message[488];   /* truncated if longer */
+} gc_error;
+
+/* "GRADCAM_E_SHAPE" and so on; static storage; never NULL. */
+GRADCAM_API const char *gc_status_name(gc_status status);
+
+/* ---- 3. host services --------------------------------------------------- */
+
+/* Memory.  `align` is a power of two <= 64.  release gets the size of alloc. */
+typedef struct gc_allocator {
+    uint32_t struct_size;
+    uint32_t reserved0;
+    void *user;
+    void *(*alloc)(void *user, size_t size, size_t align);
+    void (*release)(void *user, void *ptr, size_t size, size_t align);
+} gc_allocator;
+
+enum { GRADCAM_LOG_ERROR = 1, GRADCAM_LOG_WARNING = 2, GRADCAM_LOG_INFO = 3 };
+/* Log lines with level <= max_level reach `log`; called on the calling thread. */
+typedef struct gc_logger {
+    uint32_t struct_size;
+    int32_t max_level;
+    void *user;
+    void (*log)(void *user, int32_t level, const char *line);
+} gc_logger;
+
+typedef void (*gc_task_fn)(void *task, uint32_t index);
+/* A job system: parallel_for calls fn(task, i) once for every i < count, on
+   any threads, and returns when all are done.  Results never depend on the
+   number of threads or on the order.  Nonzero return: the call failed. */
+typedef struct gc_executor {
+    uint32_t struct_size;
+    uint32_t n_workers;
+    void *user;
+    int32_t (*parallel_for)(void *user, gc_task_fn fn, void *task, uint32_t count);
+} gc_executor;
+
+/* Random access to a model.  read_at returns the number of bytes read (less
+   than size only at the end) or a negative value; size returns the length. */
+typedef struct gc_reader {
+    uint32_t struct_size;
+    uint32_t reserved0;
+    void *user;
+    int64_t (*read_at)(void *user, uint64_t offset, void *dst, size_t size);
+    int64_t (*size)(void *user);
+} gc_reader;
+
+/* ---- 4. context --------------------------------------------------------- */
+
+typedef struct gc_ctx gc_ctx;
+typedef struct gc_ctx_options {
+    uint32_t struct_size;
+    uint32_t n_threads;            /* built-in pool; 0 or 1: caller's thread only */
+    const gc_allocator *allocator; /* NULL: malloc and free; copied */
+    const gc_logger *logger;       /* NULL: silent; copied */
+    const gc_executor *executor;   /* NULL: n_threads decides; copied */
+} gc_ctx_options;
+
+/* Makes a context; options may be NULL.  Reference-counted: networks and runs
+   keep it alive.  ref and unref may be called from any thread. */
+GRADCAM_API gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *err);
+GRADCAM_API gc_ctx *gc_ctx_ref(gc_ctx *ctx);
+GRADCAM_API void gc_ctx_unref(gc_ctx *ctx);
+
+/* ---- 5. tensors --------------------------------------------------------- */
+
+typedef int32_t gc_dtype;
+enum {
+    GRADCAM_F32 = 1,
+    GRADCAM_F64 = 2,
+    GRADCAM_F16 = 3,
+    GRADCAM_BF16 = 4,
+    GRADCAM_I64 = 5,
+    GRADCAM_I32 = 6,
+    GRADCAM_U8 = 7,
+    GRADCAM_BOOL = 8
+};
+#define GRADCAM_MAX_DIMS 8
+
+typedef struct gc_tensor gc_tensor;
+/* Describes memory: `shape[0..ndim)`, `strides` in elements (all zero means
+   row-major).  data == NULL in gc_tensor_create: the library allocates zeros.
+   With `release` the tensor owns the data; without it the data is borrowed
+   and must outlive the tensor. */
+typedef struct gc_tensor_desc {
+    uint32_t struct_size;
+    gc_dtype dtype;
+    int32_t ndim;
+    uint32_t reserved0;
+    int64_t shape[GRADCAM_MAX_DIMS];
+    int64_t strides[GRADCAM_MAX_DIMS];
+    void *data;
+    void (*release)(void *user, void *data);
+    void *user;
+} gc_tensor_desc;
+
+GRADCAM_API gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor **out, gc_error *err);
+/* Fills *desc (always with explicit strides). */
+GRADCAM_API gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc);
+/* Element by element with conversion of the type; shapes must be equal. */
+GRADCAM_API gc_status gc_tensor_copy(const gc_tensor *src, gc_tensor *dst, gc_error *err);
+GRADCAM_API gc_tensor *gc_tensor_ref(gc_tensor *t);
+GRADCAM_API void gc_tensor_unref(gc_tensor *t);
+/* Bytes of one element, 0 for an unknown type. */
+GRADCAM_API size_t gc_dtype_size(gc_dtype dtype);
+
+/* ---- 6. networks -------------------------------------------------------- */
+
+typedef struct gc_net gc_net;
+typedef struct gc_load_options {
+    uint32_t struct_size;
+    uint32_t max_nodes;            /* 0: 200,000, functions inlined */
+    uint64_t max_bytes;            /* of the model and of folded constants; 0: 4 GiB */
+    const gc_reader *external;     /* reserved for external data; must be NULL */
+} gc_load_options;
+
+/* Loads an ONNX model (opset 6 and later).  Weights are copied.  A model that
+   uses an operator which is not implemented is refused with a message that
+   lists all such nodes. */
+GRADCAM_API gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options *options, gc_net **out,
+                                       gc_error *err);
+GRADCAM_API gc_status gc_net_load_memory(gc_ctx *ctx, const void *data, size_t size, const gc_load_options *options,
+                                         gc_net **out, gc_error *err);
+GRADCAM_API gc_status gc_net_load_reader(gc_ctx *ctx, const gc_reader *reader, const gc_load_options *options,
+                                         gc_net **out, gc_error *err);
+GRADCAM_API gc_net *gc_net_ref(gc_net *net);
+GRADCAM_API void gc_net_unref(gc_net *net);
+
+/* Queries.  Strings live as long as the network.  Indices out of range give
+   NULL or -1. */
+GRADCAM_API int32_t gc_net_node_count(const gc_net *net);
+GRADCAM_API const char *gc_net_node_name(const gc_net *net, int32_t node);
+GRADCAM_API const char *gc_net_node_op(const gc_net *net, int32_t node);
+GRADCAM_API int32_t gc_net_node_output_count(const gc_net *net, int32_t node);
+/* The value that output k of the node is called. */
+GRADCAM_API const char *gc_net_node_output(const gc_net *net, int32_t node, int32_t k);
+GRADCAM_API int32_t gc_net_node_input_count(const gc_net *net, int32_t node);
+GRADCAM_API const char *gc_net_node_input(const gc_net *net, int32_t node, int32_t k);
+/* The node whose output a value is, or -1 (inputs, weights, unknown names). */
+GRADCAM_API int32_t gc_net_producer(const gc_net *net, const char *value);
+GRADCAM_API int32_t gc_net_input_count(const gc_net *net);
+GRADCAM_API const char *gc_net_input_name(const gc_net *net, int32_t k);
+/* Declared type and shape of an input; a symbolic dimension is -1, an
+   undeclared rank is ndim -1. */
+GRADCAM_API gc_status gc_net_input_desc(const gc_net *net, int32_t k, gc_tensor_desc *desc);
+GRADCAM_API int32_t gc_net_output_count(const gc_net *net);
+GRADCAM_API const char *gc_net_output_name(const gc_net *net, int32_t k);
+
+/* Building by hand: operators are named and attributed as in ONNX. */
+typedef struct gc_builder gc_builder;
+typedef int32_t gc_attr_kind;
+enum {
+    GRADCAM_ATTR_INT = 1,    /* data: const int64_t *, count 1 */
+    GRADCAM_ATTR_FLOAT = 2,  /* data: const float *, count 1 */
+    GRADCAM_ATTR_STRING = 3, /* data: const char *, count bytes */
+    GRADCAM_ATTR_INTS = 4,   /* data: const int64_t * */
+    GRADCAM_ATTR_FLOATS = 5, /* data: const float * */
+    GRADCAM_ATTR_TENSOR = 6  /* data: const gc_tensor *, count 1 */
+};
+typedef struct gc_attr {
+    const char *name;
+    const void *data;
+    size_t count;
+    gc_attr_kind kind;
+    uint32_t reserved0;
+} gc_attr;
+
+GRADCAM_API gc_status gc_builder_create(gc_ctx *ctx, int32_t opset, gc_builder **out, gc_error *err);
+GRADCAM_API void gc_builder_destroy(gc_builder *b);
+/* An input called `name`; shape with -1 for a dimension left open. */
+GRADCAM_API gc_status gc_builder_input(gc_builder *b, const char *name, const gc_tensor_desc *desc, gc_error *err);
+/* A weight: the tensor is referenced, not copied; float32 data is lent as it is. */
+GRADCAM_API gc_status gc_builder_weight(gc_builder *b, const char *name, gc_tensor *t, gc_error *err);
+/* A node; inputs and outputs are value names, NULL or "" for an absent one. */
+GRADCAM_API gc_status gc_builder_node(gc_builder *b, const char *op, const char *name, const char *const *inputs,
+                                      size_t n_inputs, const char *const *outputs, size_t n_outputs,
+                                      const gc_attr *attrs, size_t n_attrs, gc_error *err);
+GRADCAM_API gc_status gc_builder_output(gc_builder *b, const char *name, gc_error *err);
+/* Checks the network and hands it out; the builder stays to be destroyed. */
+GRADCAM_API gc_status gc_builder_finish(gc_builder *b, gc_net **out, gc_error *err);
+
+/* ---- 7. running --------------------------------------------------------- */
+
+typedef struct gc_run gc_run;
+GRADCAM_API gc_status gc_run_create(gc_net *net, gc_run **out, gc_error *err);
+GRADCAM_API void gc_run_destroy(gc_run *run);
+/* Borrowed; live as long as the run. */
+GRADCAM_API gc_net *gc_run_net(gc_run *run);
+GRADCAM_API gc_ctx *gc_run_ctx(gc_run *run);
+
+/* Binds an input; name may be NULL where the network has one input.  The
+   tensor is referenced and read at every forward pass; floating types are
+   converted.  A new shape makes the next forward pass prepare again. */
+GRADCAM_API gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error *err);
+
+enum { GRADCAM_WATCH_VALUE = 1, GRADCAM_WATCH_GRAD = 2 };
+/* Asks that a value (and its gradient) be kept for reading.  Names are value
+   names, or node names meaning the node's first output.  Takes effect with
+   the next gc_run_forward.  Outputs of the network are always kept. */
+GRADCAM_API gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err);
+
+/* Plans for the shapes of the bound inputs and allocates everything.  Done by
+   gc_run_forward when needed; afterwards forward and backward allocate nothing. */
+GRADCAM_API gc_status gc_run_prepare(gc_run *run, gc_error *err);
+GRADCAM_API gc_status gc_run_forward(gc_run *run, gc_error *err);
+
+/* Starts a backward pass at value `name` (NULL: the only output) from `seed`,
+   which has the value's shape, down to every value watched with
+   GRADCAM_WATCH_GRAD.  The seed's value must be kept (an output or watched). */
+GRADCAM_API gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, gc_error *err);
+
+/* The value, or its gradient after gc_run_backward, as a view in the network's
+   own order of dimensions.  Borrowed: valid until the run prepares again.
+   gc_run_gradient: GRADCAM_E_NO_GRADIENT when the last backward pass did not
+   reach the value (the gradient is zero). */
+GRADCAM_API gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
+GRADCAM_API gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
+/* Shape and type of any value after gc_run_prepare; data is NULL. */
+GRADCAM_API gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, gc_error *err);
+/* Bytes that the prepared run holds for activations, gradients, workspace. */
+GRADCAM_API size_t gc_run_arena_bytes(const gc_run *run);
+
+typedef int32_t gc_rule;
+enum {
+    GRADCAM_RULE_PLAIN = 0,     /* the true gradient */
+    GRADCAM_RULE_GUIDED = 1,    /* Springenberg 2015: true derivative times (grad_output > 0) */
+    GRADCAM_RULE_DECONVNET = 2  /* Zeiler 2014: max(grad_output, 0), forward sign ignored */
+};
+/* The rule that gc_run_backward applies at activation nodes: Relu, LeakyRelu,
+   PRelu, Elu, Selu, Clip, Sigmoid, HardSigmoid, HardSwish, Softplus, Tanh,
+   Gelu, Mish and the like. */
+GRADCAM_API gc_status gc_run_set_rule(gc_run *run, gc_rule rule, gc_error *err);
+/* The nodes at which the last backward pass applied a rule other than plain. */
+GRADCAM_API int32_t gc_run_rule_node_count(const gc_run *run);
+GRADCAM_API int32_t gc_run_rule_node(const gc_run *run, int32_t k);
+
+/* Hooks sit on values.  A forward hook sees a value after it was computed, a
+   backward hook its complete gradient before it flows on.  With
+   GRADCAM_HOOK_WRITE the hook may change the tensor's elements. */
+enum { GRADCAM_HOOK_FORWARD = 1, GRADCAM_HOOK_BACKWARD = 2, GRADCAM_HOOK_WRITE = 4 };
+typedef struct gc_hook_event {
+    uint32_t struct_size;
+    uint32_t phase;     /* GRADCAM_HOOK_FORWARD or GRADCAM_HOOK_BACKWARD */
+    gc_run *run;
+    const char *name;   /* of the value */
+    gc_tensor *tensor;  /* borrowed until the hook returns */
+} gc_hook_event;
+/* Nonzero stops the pass with GRADCAM_E_CALLBACK and that code in gc_error. */
+typedef int32_t (*gc_hook_fn)(void *user, const gc_hook_event *event);
+GRADCAM_API gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook_fn fn, void *user,
+                                      int32_t *hook, gc_error *err);
+/* Allowed at any time, also from inside a hook. */
+GRADCAM_API gc_status gc_run_remove_hook(gc_run *run, int32_t hook);
+
+/* ---- 8. explanations ---------------------------------------------------- */
+
+typedef int32_t gc_target_kind;
+enum {
+    GRADCAM_TARGET_ARGMAX = 0,   /* the largest class score of each sample */
+    GRADCAM_TARGET_CLASS = 1,    /* class `index` on axis 1, summed over further axes */
+    GRADCAM_TARGET_ELEMENT = 2,  /* one element of the output, row-major flat index */
+    GRADCAM_TARGET_SEED = 3      /* the host's own gradient seed */
+};
+/* What is explained.  Zero: the arg-max class, before a trailing softmax. */
+typedef struct gc_target {
+    uint32_t struct_size;
+    gc_target_kind kind;
+    int64_t index;
+    const char *output;      /* value name; NULL: the first output */
+    const gc_tensor *seed;   /* for GRADCAM_TARGET_SEED, shape of the output */
+    uint32_t keep_softmax;   /* 1: start at the probability itself */
+    uint32_t negate;         /* 1: counterfactual, the negated score */
+} gc_target;
+
+enum { GRADCAM_POOL_MEAN = 0, GRADCAM_POOL_MAX = 1, GRADCAM_POOL_SUM = 2 };
+enum { GRADCAM_GRAD_AS_IS = 0, GRADCAM_GRAD_ABS = 1, GRADCAM_GRAD_POSITIVE = 2 };
+enum { GRADCAM_RESIZE_BILINEAR = 0, GRADCAM_RESIZE_ALIGN_CORNERS = 1, GRADCAM_RESIZE_NEAREST = 2 };
+enum {
+    GRADCAM_WARN_EMPTY = 1,        /* the map is zero everywhere */
+    GRADCAM_WARN_CONSTANT = 2,     /* the map has one value */
+    GRADCAM_WARN_NAN = 4,          /* the map holds NaN or infinity */
+    GRADCAM_WARN_NOT_CONNECTED = 8,/* no gradient path from target to layer */
+    GRADCAM_WARN_NO_SPATIAL = 16   /* the layer has no spatial extent */
+};
+
+/* What the library chose and saw; strings live as long as the network. */
+typedef struct gc_report {
+    uint32_t struct_size;
+    uint32_t warnings;       /* GRADCAM_WARN_* */
+    int64_t index;           /* class or element of the first sample */
+    double score;            /* its value, before negation */
+    const char *layer;
+    const char *output;      /* the value at which the backward pass began */
+    int32_t n_rule_nodes;
+    uint32_t reserved0;
+} gc_report;
+
+typedef struct gc_explain_options {
+    uint32_t struct_size;
+    uint32_t signed_map;     /* 1: no ReLU on the map */
+    const char *layer;       /* value or node name; NULL: chosen and reported */
+    const gc_target *target; /* NULL: all zero */
+    int32_t pool;            /* GRADCAM_POOL_* */
+    int32_t grad;            /* GRADCAM_GRAD_* */
+    gc_rule rule;            /* gc_gradcam: rule of the backward pass; guided
+                                methods: 0 means GRADCAM_RULE_GUIDED */
+    uint32_t plain_rule;     /* 1: guided methods use the plain gradient */
+    int32_t resize;          /* GRADCAM_RESIZE_*, for Guided Grad-CAM */
+    uint32_t reserved0;
+    const char *input;       /* guided methods: which input; NULL: the first */
+    gc_tensor *into;         /* NULL: a new tensor; else written into, F32 and of
+                                the right shape; *map is a new reference to it */
+    gc_report *report;       /* NULL: not reported */
+} gc_explain_options;
+
+/* All four: inputs must be bound; the forward pass is run.  options may be
+   NULL.  *map is a new float32 tensor, the caller's to unref. */
+
+/* CAM, Zhou 2015, eq. 2: M_c(x, y) = sum_k w_k^c f_k(x, y), signed, at the
+   layer's resolution: shape [N, spatial...].  The layer must be followed by
+   global average pooling and a linear classifier, or by pooling alone. */
+GRADCAM_API gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err);
+
+/* Grad-CAM, Selvaraju 2017, eq. 1 and 2: alpha_k = mean over positions of
+   dy/dA_k, map = ReLU(sum_k alpha_k A_k): shape [N, spatial...]. */
+GRADCAM_API gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err);
+
+/* Several layers, one forward and one backward pass; maps[i] belongs to
+   layers[i].  options->layer and ->into are ignored; report is of layers[0]. */
+GRADCAM_API gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers,
+                                        const gc_explain_options *options, gc_tensor **maps, gc_error *err);
+
+/* Guided backpropagation, Springenberg 2015: the gradient of the score with
+   respect to the input under a rule at activations; shape of the input. */
+GRADCAM_API gc_status gc_guided_backprop(gc_run *run, const gc_explain_options *options, gc_tensor **map,
+                                         gc_error *err);
+
+/* Guided Grad-CAM, Selvaraju 2017: the product of guided backpropagation and
+   the Grad-CAM map resized to the input; shape of the input. */
+GRADCAM_API gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map,
+                                        gc_error *err);
+
+/* ---- 9. maps ------------------------------------------------------------ */
+
+/* Resizes the last two dimensions of float32 src into dst (leading dimensions
+   equal); mode is GRADCAM_RESIZE_*. */
+GRADCAM_API gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tensor *dst, gc_error *err);
+/* In place, each sample (leading index) by itself: (x - min) / (max - min); a
+   constant sample becomes 0. */
+GRADCAM_API gc_status gc_map_normalize(gc_tensor *map, gc_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

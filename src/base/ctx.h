@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* Host services of a context: memory, logging, task execution.  The only way
+   from the library to malloc, threads and the host. */
+#ifndef GC_BASE_CTX_H
+#define GC_BASE_CTX_H
+
+#include "gradcam/gradcam.h"
+
+struct gc_pool;
+
+struct gc_ctx {
+    gc_allocator allocator;
+    gc_logger logger;
+    gc_executor executor; /* parallel_for NULL: run on the caller's thread */
+    struct gc_pool *pool;
+    int32_t refs; /* atomic */
+};
+
+/* Zeroed memory for count * size bytes, 64-byte aligned; NULL when the product
+   overflows or the allocator fails.  gc_mem_free(NULL) is allowed. */
+void *gc_mem_alloc(gc_ctx *ctx, size_t count, size_t size);
+void gc_mem_free(gc_ctx *ctx, void *ptr);
+char *gc_mem_strdup(gc_ctx *ctx, const char *text, size_t length);
+
+/* Calls fn(task, i) for every i < count, perhaps on several threads. */
+gc_status gc_parallel(const gc_ctx *ctx, gc_task_fn fn, void *task, uint32_t count);
+
+void gc_log(const gc_ctx *ctx, int32_t level, const char *format, ...);
+
+/* Atomic counters: return the new value. */
+int32_t gc_atomic_add(int32_t *counter, int32_t delta);
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+#include "explain/map.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/ctx.h"
+#include "base/status.h"
+
+gc_status gc_map_make(gc_ctx *ctx, int32_t ndim, const int64_t *shape, gc_tensor *into, gc_tensor **out,
+                      gc_error *err)
+{
+    gc_tensor_desc d;
+    memset(&d, 0, sizeof d);
+    if (into == NULL) {
+        d.dtype = GRADCAM_F32;
+        d.ndim = ndim;
+        memcpy(d.shape, shape, (size_t)ndim * sizeof *shape);
+        return gc_tensor_create(ctx, &d, out, err);
+    }
+    gc_tensor_describe(into, &d);
+    bool fits = d.ndim == ndim && d.dtype == GRADCAM_F32;
+    int64_t step = 1;
+    for (int32_t i = ndim - 1; i >= 0 && fits; i--) {
+        fits = d.shape[i] == shape[i] && (d.shape[i] == 1 || d.strides[i] == step);
+        step *= d.shape[i];
+    }
+    if (!fits) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "options->into must be row-major float32 of the result's shape");
+    }
+    *out = gc_tensor_ref(into);
+    return GRADCAM_OK;
+}
+
+static int64_t positions_of(const gc_tensor_desc *d)
+{
+    int64_t n = 1;
+    for (int32_t i = 2; i < d->ndim; i++) {
+        n *= d->shape[i];
+    }
+    return n;
+}
+
+/* Element offset of spatial position p. */
+static int64_t spatial_offset(const gc_tensor_desc *d, int64_t p)
+{
+    int64_t offset = 0;
+    for (int32_t i = d->ndim - 1; i >= 2; i--) {
+        offset += p % d->shape[i] * d->strides[i];
+        p /= d->shape[i];
+    }
+    return offset;
+}
+
+static double modified(float g, int32_t how)
+{
+    if (how == GRADCAM_GRAD_ABS) {
+        return fabs((double)g);
+    }
+    return how == GRADCAM_GRAD_POSITIVE && g < 0.0f ? 0.0 : (double)g;
+}
+
+/* Selvaraju 2017, eq. 1: one weight from a channel's gradients. */
+static double pooled(const gc_tensor_desc *g, const float *channel, const gc_explain_options *o)
+{
+    int64_t n = positions_of(g);
+    double sum = 0.0, most = -INFINITY;
+    for (int64_t p = 0; p < n; p++) {
+        double v = modified(channel[spatial_offset(g, p)], o->grad);
+        sum += v;
+        most = v > most ? v : most;
+    }
+    if (o->pool == GRADCAM_POOL_MAX) {
+        return most;
+    }
+    return o->pool == GRADCAM_POOL_SUM ? sum : sum / (double)n;
+}
+
+/* Eq. 2 for one sample; `sum` holds one double per position. */
+static void weigh_sample(const gc_tensor_desc *a, const gc_tensor_desc *g, int64_t sample,
+                         const gc_explain_options *o, double *sum, float *map)
+{
+    int64_t n = positions_of(a);
+    for (int64_t p = 0; p < n; p++) {
+        sum[p] = 0.0;
+    }
+    for (int64_t k = 0; k < a->shape[1]; k++) {
+        const float *act = (const float *)a->data + sample * a->strides[0] + k * a->strides[1];
+        double weight = pooled(g, (const float *)g->data + sample * g->strides[0] + k * g->strides[1], o);
+        for (int64_t p = 0; p < n && weight != 0.0; p++) {
+            sum[p] += weight * (double)act[spatial_offset(a, p)];
+        }
+    }
+    for (int64_t p = 0; p < n; p++) {
+        map[p] = !o->signed_map && sum[p] < 0.0 ? 0.0f : (float)sum[p];
+    }
+}
+
+gc_status gc_map_weigh(gc_ctx *ctx, const gc_tensor *act, const gc_tensor *grad, const gc_explain_options *o,
+                       gc_tensor *map, gc_error *err)
+{
+    gc_tensor_desc a, g, m;
+    gc_tensor_describe(act, &a);
+    gc_tensor_describe(grad, &g);
+    gc_tensor_describe(map, &m);
+    int64_t n = positions_of(&a);
+    double *sum = gc_mem_alloc(ctx, (size_t)n + 1, sizeof *sum);
+    if (sum == NULL) {
+        return GC_NOMEM(err);
+    }
+    for (int64_t i = 0; i < a.shape[0]; i++) {
+        weigh_sample(&a, &g, i, o, sum, (float *)m.data + i * n);
+    }
+    gc_mem_free(ctx, sum);
+    return GRADCAM_OK;
+}
+
+uint32_t gc_map_warnings(const gc_tensor *map)
+{
+    gc_tensor_desc d;
+    gc_tensor_describe(map, &d);
+    const float *v = d.data;
+    int64_t n = 1;
+    for (int32_t i = 0; i < d.ndim; i++) {
+        n *= d.shape[i];
+    }
+    bool empty = true, constant = true, finite = true;
+    for (int64_t i = 0; i < n; i++) {
+        empty = empty && v[i] == 0.0f;
+        constant = constant && v[i] == v[0];
+        finite = finite && isfinite(v[i]);
+    }
+    return (empty ? GRADCAM_WARN_EMPTY : 0u) | (constant ? GRADCAM_WARN_CONSTANT : 0u) |
+           (finite ? 0u : GRADCAM_WARN_NAN);
+}
+
+/* Where output x reads along one axis: lower index and weight of the upper. */
+static void source(int32_t mode, int64_t x, int64_t from, int64_t to, int64_t *low, float *weight)
+{
+    double at;
+    if (mode == GRADCAM_RESIZE_ALIGN_CORNERS) {
+        at = to > 1 ? (double)x * (double)(from - 1) / (double)(to - 1) : 0.0;
+    } else if (mode == GRADCAM_RESIZE_NEAREST) {
+        at = floor((double)x * (double)from / (double)to);
+    } else {
+        at = ((double)x + 0.5) * (double)from / (double)to - 0.5;
+    }
+    at = at < 0.0 ? 0.0 : at > (double)(from - 1) ? (double)(from - 1) : at;
+    *low = (int64_t)at;
+    *weight = *low + 1 < from ? (float)(at - (double)*low) : 0.0f;
+}
+
+static void resize_plane(const float *src, int64_t rs, int64_t cs, int64_t h, int64_t w, int32_t mode, float *dst,
+                         int64_t out_h, int64_t out_w)
+{
+    for (int64_t y = 0; y < out_h; y++) {
+        int64_t y0;
+        float wy;
+        source(mode, y, h, out_h, &y0, &wy);
+        const float *upper = src + y0 * rs, *lower = wy > 0.0f ? upper + rs : upper;
+        for (int64_t x = 0; x < out_w; x++) {
+            int64_t x0, next;
+            float wx;
+            source(mode, x, w, out_w, &x0, &wx);
+            next = (wx > 0.0f ? x0 + 1 : x0) * cs;
+            float top = upper[x0 * cs] * (1.0f - wx) + upper[next] * wx;
+            float bottom = lower[x0 * cs] * (1.0f - wx) + lower[next] * wx;
+            dst[y * out_w + x] = top * (1.0f - wy) + bottom * wy;
+        }
+    }
+}
+
+gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tensor *dst, gc_error *err)
+{
+    gc_tensor_desc s, d;
+    if (src == NULL || dst == NULL || mode < GRADCAM_RESIZE_BILINEAR || mode > GRADCAM_RESIZE_NEAREST) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_map_resize: a tensor is NULL or the mode is unknown");
+    }
+    gc_tensor_describe(src, &s);
+    gc_tensor_describe(dst, &d);
+    bool ok = s.ndim == d.ndim && s.ndim >= 2 && s.ndim <= 3 && s.dtype == GRADCAM_F32 && d.dtype == GRADCAM_F32;
+    int64_t planes = ok && s.ndim == 3 ? s.shape[0] : 1;
+    if (!ok || (s.ndim == 3 && d.shape[0] != planes)) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "gc_map_resize: needs float32 [H, W] or [N, H, W], equal N");
+    }
+    int32_t y = s.ndim - 2, x = s.ndim - 1;
+    if (s.shape[y] < 1 || s.shape[x] < 1) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "gc_map_resize: the map is empty");
+    }
+    for (int64_t i = 0; i < planes; i++) {
+        resize_plane((const float *)s.data + (s.ndim == 3 ? i * s.strides[0] : 0), s.strides[y], s.strides[x],
+                     s.shape[y], s.shape[x], mode, (float *)d.data + i * d.shape[y] * d.shape[x], d.shape[y],
+                     d.shape[x]);
+    }
+    return GRADCAM_OK;
+}
+
+gc_status gc_map_normalize(gc_tensor *map, gc_error *err)
+{
+    gc_tensor_desc d;
+    if (map == NULL || gc_tensor_describe(map, &d) != GRADCAM_OK || d.dtype != GRADCAM_F32 || d.ndim < 1) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_map_normalize: needs a float32 map of rank 1 or more");
+    }
+    int64_t n = 1;
+    for (int32_t i = 1; i < d.ndim; i++) {
+        n *= d.shape[i];
+    }
+    for (int64_t s = 0; s < d.shape[0]; s++) {
+        float *v = (float *)d.data + s * n, low = INFINITY, high = -INFINITY;
+        for (int64_t i = 0; i < n; i++) {
+            low = v[i] < low ? v[i] : low;
+            high = v[i] > high ? v[i] : high;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            v[i] = high > low ? (v[i] - low) / (high - low) : 0.0f;
+        }
+    }
+    return GRADCAM_OK;
+}

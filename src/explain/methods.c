@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+/* The methods, written on the public interface of runs. */
+#include <string.h>
+
+#include "base/status.h"
+#include "explain/cam_pattern.h"
+#include "explain/map.h"
+#include "explain/target.h"
+
+static const gc_explain_options default_options;
+
+static gc_status check(const gc_run *run, const gc_explain_options *o, gc_tensor **map, gc_error *err)
+{
+    if (run == NULL || map == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "the run or the result pointer is NULL");
+    }
+    if (o->pool < 0 || o->pool > GRADCAM_POOL_SUM || o->grad < 0 || o->grad > GRADCAM_GRAD_POSITIVE || o->rule < 0 ||
+        o->rule > GRADCAM_RULE_DECONVNET || o->resize < 0 || o->resize > GRADCAM_RESIZE_NEAREST) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_explain_options: pool, grad, rule or resize is out of range");
+    }
+    return GRADCAM_OK;
+}
+
+static void report(const gc_aim *aim, const gc_explain_options *o, const char *layer, uint32_t warnings)
+{
+    if (o->report != NULL) {
+        o->report->warnings = warnings;
+        o->report->index = aim->index;
+        o->report->score = aim->score;
+        o->report->layer = layer;
+        o->report->output = aim->output;
+        o->report->n_rule_nodes = gc_run_rule_node_count(aim->run);
+    }
+}
+
+/* Forward, then backward under a rule; the run's rule is plain afterwards. */
+static gc_status pass(gc_aim *aim, gc_rule rule, gc_error *err)
+{
+    GC_TRY(gc_run_forward(aim->run, err));
+    GC_TRY(gc_run_set_rule(aim->run, rule, err));
+    gc_status s = gc_aim_backward(aim, err);
+    gc_run_set_rule(aim->run, GRADCAM_RULE_PLAIN, NULL);
+    return s;
+}
+
+/* One map from a layer whose activation and gradient are there. */
+static gc_status layer_map(gc_aim *aim, const char *layer, const gc_explain_options *o, gc_tensor *into,
+                           gc_tensor **map, uint32_t *warnings, gc_error *err)
+{
+    gc_tensor *act, *grad = NULL;
+    gc_tensor_desc d;
+    GC_TRY(gc_run_value(aim->run, layer, &act, err));
+    gc_tensor_describe(act, &d);
+    if (d.ndim < 2 || d.dtype != GRADCAM_F32) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "layer \"%s\" has no channels; it needs rank 2 or more", layer);
+    }
+    gc_status s = gc_run_gradient(aim->run, layer, &grad, err);
+    if (s != GRADCAM_OK && s != GRADCAM_E_NO_GRADIENT) {
+        return s;
+    }
+    int64_t shape[GRADCAM_MAX_DIMS] = {d.shape[0]}, positions = 1;
+    for (int32_t i = 2; i < d.ndim; i++) {
+        shape[i - 1] = d.shape[i];
+        positions *= d.shape[i];
+    }
+    gc_tensor *made = NULL;
+    GC_TRY(gc_map_make(aim->ctx, d.ndim - 1, shape, into, &made, err));
+    if (grad != NULL) {
+        s = gc_map_weigh(aim->ctx, act, grad, o, made, err);
+    } else {
+        gc_tensor_desc m;
+        gc_tensor_describe(made, &m);
+        memset(m.data, 0, (size_t)(d.shape[0] * positions) * sizeof(float));
+        s = GRADCAM_OK;
+    }
+    if (s != GRADCAM_OK) {
+        gc_tensor_unref(made);
+        return s;
+    }
+    *warnings = gc_map_warnings(made) | (grad == NULL ? GRADCAM_WARN_NOT_CONNECTED : 0u) |
+                (positions <= 1 ? GRADCAM_WARN_NO_SPATIAL : 0u);
+    *map = made;
+    return GRADCAM_OK;
+}
+
+static gc_status choose_layer(gc_aim *aim, const gc_explain_options *o, const char **layer, gc_error *err)
+{
+    *layer = o->layer;
+    if (*layer == NULL) {
+        GC_TRY(gc_aim_layer(aim, layer, err));
+    }
+    return gc_run_watch(aim->run, *layer, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err);
+}
+
+gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
+{
+    const gc_explain_options *o = options == NULL ? &default_options : options;
+    const char *layer;
+    uint32_t warnings = 0;
+    gc_aim aim;
+    GC_TRY(check(run, o, map, err));
+    GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
+    GC_TRY(choose_layer(&aim, o, &layer, err));
+    GC_TRY(pass(&aim, o->rule, err));
+    GC_TRY(layer_map(&aim, layer, o, o->into, map, &warnings, err));
+    report(&aim, o, layer, warnings);
+    return GRADCAM_OK;
+}
+
+static gc_status sweep_maps(gc_aim *aim, const char *const *layers, size_t n, const gc_explain_options *o,
+                            gc_tensor **maps, gc_error *err)
+{
+    uint32_t first = 0, warnings = 0;
+    for (size_t i = 0; i < n; i++) {
+        gc_status s = layer_map(aim, layers[i], o, NULL, &maps[i], &warnings, err);
+        if (s != GRADCAM_OK) {
+            while (i > 0) {
+                gc_tensor_unref(maps[--i]);
+                maps[i] = NULL;
+            }
+            return s;
+        }
+        first = i == 0 ? warnings : first;
+    }
+    report(aim, o, layers[0], first);
+    return GRADCAM_OK;
+}
+
+gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers,
+                            const gc_explain_options *options, gc_tensor **maps, gc_error *err)
+{
+    const gc_explain_options *o = options == NULL ? &default_options : options;
+    gc_aim aim;
+    GC_TRY(check(run, o, maps, err));
+    if (layers == NULL || n_layers == 0) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_gradcam_layers: no layers");
+    }
+    GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
+    for (size_t i = 0; i < n_layers; i++) {
+        GC_TRY(gc_run_watch(run, layers[i], GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err));
+    }
+    GC_TRY(pass(&aim, o->rule, err));
+    return sweep_maps(&aim, layers, n_layers, o, maps, err);
+}
+
+gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
+{
+    /* Through average pooling and a linear layer dy/dA_k is w_k / Z at every
+       position, so w_k is the sum of the gradient over the Z positions. */
+    gc_explain_options o = options == NULL ? default_options : *options;
+    const char *layer;
+    uint32_t warnings = 0;
+    gc_aim aim;
+    GC_TRY(check(run, &o, map, err));
+    o.pool = GRADCAM_POOL_SUM;
+    o.grad = GRADCAM_GRAD_AS_IS;
+    o.signed_map = 1;
+    GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o.target, err));
+    GC_TRY(choose_layer(&aim, &o, &layer, err));
+    GC_TRY(gc_run_prepare(run, err));
+    GC_TRY(gc_cam_pattern(run, layer, aim.output, err));
+    GC_TRY(pass(&aim, GRADCAM_RULE_PLAIN, err));
+    GC_TRY(layer_map(&aim, layer, &o, o.into, map, &warnings, err));
+    report(&aim, &o, layer, warnings);
+    return GRADCAM_OK;
+}
+
+static gc_rule guided_rule(const gc_explain_options *o)
+{
+    return o->plain_rule ? GRADCAM_RULE_PLAIN : o->rule == 0 ? GRADCAM_RULE_GUIDED : o->rule;
+}
+
+static gc_status input_gradient(gc_aim *aim, const char *input, gc_tensor *into, gc_tensor **map, uint32_t *warnings,
+                                gc_error *err)
+{
+    gc_tensor *value, *grad = NULL, *made = NULL;
+    gc_tensor_desc d;
+    GC_TRY(gc_run_value(aim->run, input, &value, err));
+    gc_tensor_describe(value, &d);
+    if (d.dtype != GRADCAM_F32) {
+        return gc_fail(err, GRADCAM_E_DTYPE, "input \"%s\" holds integers and has no gradient; name another", input);
+    }
+    gc_status s = gc_run_gradient(aim->run, input, &grad, err);
+    if (s != GRADCAM_OK && s != GRADCAM_E_NO_GRADIENT) {
+        return s;
+    }
+    GC_TRY(gc_map_make(aim->ctx, d.ndim, d.shape, into, &made, err));
+    gc_tensor_desc m;
+    gc_tensor_describe(made, &m);
+    if (grad != NULL) {
+        gc_tensor_copy(grad, made, NULL);
+    } else {
+        for (int64_t i = 0; d.ndim > 0 && i < m.shape[0] * m.strides[0]; i++) {
+            ((float *)m.data)[i] = 0.0f;
+        }
+    }
+    *warnings = gc_map_warnings(made) | (grad == NULL ? GRADCAM_WARN_NOT_CONNECTED : 0u);
+    *map = made;
+    return GRADCAM_OK;
+}
+
+static const char *input_name(gc_run *run, const gc_explain_options *o)
+{
+    return o->input != NULL ? o->input : gc_net_input_name(gc_run_net(run), 0);
+}
+
+gc_status gc_guided_backprop(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
+{
+    const gc_explain_options *o = options == NULL ? &default_options : options;
+    uint32_t warnings = 0;
+    gc_aim aim;
+    GC_TRY(check(run, o, map, err));
+    const char *input = input_name(run, o);
+    GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
+    GC_TRY(gc_run_watch(run, input, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err));
+    GC_TRY(pass(&aim, guided_rule(o), err));
+    GC_TRY(input_gradient(&aim, input, o->into, map, &warnings, err));
+    report(&aim, o, input, warnings);
+    return GRADCAM_OK;
+}
+
+/* guided[n, c, y, x] *= map[n, y, x] resized. */
+static gc_status multiply(gc_ctx *ctx, gc_tensor *guided, const gc_tensor *map, int32_t mode, gc_error *err)
+{
+    gc_tensor_desc g, m, r;
+    gc_tensor_describe(guided, &g);
+    gc_tensor_describe(map, &m);
+    if (g.ndim != 4 || m.ndim != 3) {
+        return gc_fail(err, GRADCAM_E_UNSUPPORTED, "Guided Grad-CAM needs an input [N, C, H, W] and a 2-D map");
+    }
+    int64_t shape[3] = {g.shape[0], g.shape[2], g.shape[3]};
+    gc_tensor *resized = NULL;
+    GC_TRY(gc_map_make(ctx, 3, shape, NULL, &resized, err));
+    gc_status s = gc_map_resize(map, mode, resized, err);
+    gc_tensor_describe(resized, &r);
+    int64_t plane = g.shape[2] * g.shape[3], planes = g.shape[0] * g.shape[1];
+    for (int64_t i = 0; i < planes && s == GRADCAM_OK; i++) {
+        const float *weight = (const float *)r.data + i / g.shape[1] * plane;
+        float *value = (float *)g.data + i * plane;
+        for (int64_t p = 0; p < plane; p++) {
+            value[p] *= weight[p];
+        }
+    }
+    gc_tensor_unref(resized);
+    return s;
+}
+
+gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
+{
+    const gc_explain_options *o = options == NULL ? &default_options : options;
+    const char *layer;
+    uint32_t warnings = 0, ignored = 0;
+    gc_tensor *cam = NULL, *guided = NULL;
+    gc_aim aim;
+    GC_TRY(check(run, o, map, err));
+    const char *input = input_name(run, o);
+    GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
+    GC_TRY(choose_layer(&aim, o, &layer, err));
+    GC_TRY(gc_run_watch(run, input, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err));
+    GC_TRY(pass(&aim, GRADCAM_RULE_PLAIN, err));
+    GC_TRY(layer_map(&aim, layer, o, NULL, &cam, &ignored, err));
+    gc_status s = gc_run_set_rule(run, guided_rule(o), err);
+    if (s == GRADCAM_OK) {
+        s = gc_aim_backward(&aim, err);
+    }
+    gc_run_set_rule(run, GRADCAM_RULE_PLAIN, NULL);
+    if (s == GRADCAM_OK) {
+        s = input_gradient(&aim, input, o->into, &guided, &warnings, err);
+    }
+    if (s == GRADCAM_OK) {
+        s = multiply(aim.ctx, guided, cam, o->resize, err);
+    }
+    gc_tensor_unref(cam);
+    if (s != GRADCAM_OK) {
+        gc_tensor_unref(guided);
+        return s;
+    }
+    report(&aim, o, layer, gc_map_warnings(guided) | warnings);
+    *map = guided;
+    return GRADCAM_OK;
+}

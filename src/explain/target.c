@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+#include "explain/target.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/ctx.h"
+#include "base/status.h"
+
+static const gc_target default_target;
+
+/* The input of a Softmax or LogSoftmax that ends the network. */
+static const char *before_softmax(const gc_net *net, const char *output)
+{
+    int32_t node = gc_net_producer(net, output);
+    const char *op = gc_net_node_op(net, node);
+    if (op != NULL && (strcmp(op, "Softmax") == 0 || strcmp(op, "LogSoftmax") == 0)) {
+        return gc_net_node_input(net, node, 0);
+    }
+    return output;
+}
+
+gc_status gc_aim_init(gc_aim *aim, gc_ctx *ctx, gc_run *run, const gc_target *target, gc_error *err)
+{
+    const gc_net *net = gc_run_net(run);
+    memset(aim, 0, sizeof *aim);
+    aim->run = run;
+    aim->ctx = ctx;
+    aim->target = target == NULL ? &default_target : target;
+    aim->output = aim->target->output != NULL ? aim->target->output : gc_net_output_name(net, 0);
+    if (aim->target->kind < GRADCAM_TARGET_ARGMAX || aim->target->kind > GRADCAM_TARGET_SEED) {
+        return gc_fail(err, GRADCAM_E_INVALID, "unknown kind of target %d", (int)aim->target->kind);
+    }
+    bool classes = aim->target->kind == GRADCAM_TARGET_ARGMAX || aim->target->kind == GRADCAM_TARGET_CLASS;
+    if (classes && !aim->target->keep_softmax) {
+        aim->output = before_softmax(net, aim->output);
+    }
+    return gc_run_watch(run, aim->output, GRADCAM_WATCH_VALUE, err);
+}
+
+/* Scores as [n, classes, positions] through strides. */
+typedef struct scores {
+    gc_tensor_desc d;
+    int64_t samples, classes, positions;
+} scores;
+
+static int64_t offset_of(const gc_tensor_desc *d, int64_t flat)
+{
+    int64_t offset = 0;
+    for (int32_t i = d->ndim - 1; i >= 0; i--) {
+        offset += flat % d->shape[i] * d->strides[i];
+        flat /= d->shape[i];
+    }
+    return offset;
+}
+
+static float score_at(const scores *s, int64_t flat)
+{
+    return ((const float *)s->d.data)[offset_of(&s->d, flat)];
+}
+
+static double class_score(const scores *s, int64_t sample, int64_t class_index)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < s->positions; i++) {
+        sum += (double)score_at(s, (sample * s->classes + class_index) * s->positions + i);
+    }
+    return sum;
+}
+
+static int64_t best_class(const scores *s, int64_t sample)
+{
+    int64_t best = 0;
+    double most = class_score(s, sample, 0);
+    for (int64_t c = 1; c < s->classes; c++) {
+        double score = class_score(s, sample, c);
+        if (score > most) {
+            most = score;
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* Rank 1 is one sample of classes. */
+static gc_status read_scores(gc_aim *aim, scores *s, gc_error *err)
+{
+    gc_tensor *t;
+    GC_TRY(gc_run_value(aim->run, aim->output, &t, err));
+    gc_tensor_describe(t, &s->d);
+    if (s->d.dtype != GRADCAM_F32) {
+        return gc_fail(err, GRADCAM_E_DTYPE, "target \"%s\" holds no floating numbers", aim->output);
+    }
+    int32_t axis = s->d.ndim >= 2 ? 1 : 0;
+    s->samples = s->d.ndim >= 2 ? s->d.shape[0] : 1;
+    s->classes = s->d.ndim >= 1 ? s->d.shape[axis] : 1;
+    s->positions = 1;
+    for (int32_t i = axis + 1; i < s->d.ndim; i++) {
+        s->positions *= s->d.shape[i];
+    }
+    if (s->samples * s->classes * s->positions == 0) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "target \"%s\" is empty", aim->output);
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status seed_classes(gc_aim *aim, const scores *s, float *seed, float one, gc_error *err)
+{
+    bool argmax = aim->target->kind == GRADCAM_TARGET_ARGMAX;
+    if (!argmax && (aim->target->index < 0 || aim->target->index >= s->classes)) {
+        return gc_fail(err, GRADCAM_E_INVALID, "class %lld is outside the %lld of \"%s\"",
+                       (long long)aim->target->index, (long long)s->classes, aim->output);
+    }
+    for (int64_t n = 0; n < s->samples; n++) {
+        int64_t c = argmax ? best_class(s, n) : aim->target->index;
+        for (int64_t i = 0; i < s->positions; i++) {
+            seed[(n * s->classes + c) * s->positions + i] = one;
+        }
+        if (n == 0) {
+            aim->index = c;
+            aim->score = class_score(s, 0, c);
+        }
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status seed_element(gc_aim *aim, const scores *s, float *seed, float one, gc_error *err)
+{
+    int64_t n = s->samples * s->classes * s->positions;
+    if (aim->target->index < 0 || aim->target->index >= n) {
+        return gc_fail(err, GRADCAM_E_INVALID, "element %lld is outside the %lld of \"%s\"",
+                       (long long)aim->target->index, (long long)n, aim->output);
+    }
+    seed[aim->target->index] = one;
+    aim->index = aim->target->index;
+    aim->score = (double)score_at(s, aim->index);
+    return GRADCAM_OK;
+}
+
+static gc_status fill_seed(gc_aim *aim, const scores *s, gc_tensor *seed, gc_error *err)
+{
+    gc_tensor_desc d;
+    gc_tensor_describe(seed, &d);
+    float *data = d.data;
+    float one = aim->target->negate ? -1.0f : 1.0f;
+    int64_t n = s->samples * s->classes * s->positions;
+    switch (aim->target->kind) {
+    case GRADCAM_TARGET_ELEMENT: return seed_element(aim, s, data, one, err);
+    case GRADCAM_TARGET_SEED:
+        if (aim->target->seed == NULL) {
+            return gc_fail(err, GRADCAM_E_INVALID, "the target asks for a seed but has none");
+        }
+        GC_TRY(gc_tensor_copy(aim->target->seed, seed, err));
+        for (int64_t i = 0; i < n; i++) {
+            aim->score += (double)score_at(s, i) * (double)data[i];
+            data[i] *= one;
+        }
+        return GRADCAM_OK;
+    default: return seed_classes(aim, s, data, one, err);
+    }
+}
+
+gc_status gc_aim_backward(gc_aim *aim, gc_error *err)
+{
+    scores s;
+    memset(&s, 0, sizeof s);
+    GC_TRY(read_scores(aim, &s, err));
+    gc_tensor_desc d = s.d;
+    d.data = NULL;
+    gc_tensor *seed = NULL;
+    GC_TRY(gc_tensor_create(aim->ctx, &d, &seed, err));
+    gc_status status = fill_seed(aim, &s, seed, err);
+    if (status == GRADCAM_OK) {
+        status = gc_run_backward(aim->run, aim->output, seed, err);
+    }
+    gc_tensor_unref(seed);
+    return status;
+}
+
+/* ---- default layer ---- */
+
+static bool is_pooling(const char *op)
+{
+    return strstr(op, "Pool") != NULL || strcmp(op, "ReduceMean") == 0 || strcmp(op, "ReduceMax") == 0 ||
+           strcmp(op, "Reshape") == 0 || strcmp(op, "Unsqueeze") == 0;
+}
+
+static bool spatial(gc_run *run, const char *value, int32_t min_rank)
+{
+    gc_tensor_desc d;
+    int64_t positions = 1;
+    if (gc_run_describe(run, value, &d, NULL) != GRADCAM_OK || d.dtype != GRADCAM_F32 || d.ndim < min_rank) {
+        return false;
+    }
+    for (int32_t i = 2; i < d.ndim; i++) {
+        positions *= d.shape[i];
+    }
+    return positions > 1;
+}
+
+/* Walks back from the target; `needed` has one mark per node. */
+static const char *deepest(gc_aim *aim, unsigned char *needed, int32_t last, int32_t min_rank)
+{
+    const gc_net *net = gc_run_net(aim->run);
+    const char *found = NULL;
+    memset(needed, 0, (size_t)gc_net_node_count(net) + 1);
+    needed[last] = 1;
+    for (int32_t i = last; i >= 0 && found == NULL; i--) {
+        const char *value = gc_net_node_output(net, i, 0);
+        if (!needed[i]) {
+            continue;
+        }
+        if (!is_pooling(gc_net_node_op(net, i)) && strcmp(value, aim->output) != 0 &&
+            spatial(aim->run, value, min_rank)) {
+            found = value;
+        }
+        for (int32_t k = 0; k < gc_net_node_input_count(net, i); k++) {
+            int32_t producer = gc_net_producer(net, gc_net_node_input(net, i, k));
+            if (producer >= 0) {
+                needed[producer] = 1;
+            }
+        }
+    }
+    return found;
+}
+
+gc_status gc_aim_layer(gc_aim *aim, const char **layer, gc_error *err)
+{
+    const gc_net *net = gc_run_net(aim->run);
+    int32_t last = gc_net_producer(net, aim->output);
+    GC_TRY(gc_run_prepare(aim->run, err));
+    unsigned char *needed = gc_mem_alloc(aim->ctx, (size_t)gc_net_node_count(net) + 1, 1);
+    if (needed == NULL) {
+        return GC_NOMEM(err);
+    }
+    const char *found = last < 0 ? NULL : deepest(aim, needed, last, 4);
+    if (found == NULL && last >= 0) {
+        found = deepest(aim, needed, last, 3);
+    }
+    gc_mem_free(aim->ctx, needed);
+    if (found == NULL) {
+        return gc_fail(err, GRADCAM_E_NOT_FOUND,
+                       "no layer with spatial extent leads to \"%s\"; name one in options->layer", aim->output);
+    }
+    *layer = found;
+    return GRADCAM_OK;
+}

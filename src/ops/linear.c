@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/* Gemm and MatMul, row-major. */
+#include <string.h>
+
+#include "base/size.h"
+#include "kern/gemm.h"
+#include "ops/op.h"
+
+/* Y[m][n] = A[m][k] B[k][n], seen through strides. */
+typedef struct product {
+    int64_t m, n, k;
+    int64_t a_row, a_col, b_row, b_col;
+} product;
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static gc_status need_floats(gc_op_call *c, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        if (i < 2) {
+            GC_TRY(gc_op_need(c, i));
+        }
+        if (i < c->n_in && c->in[i] && c->in[i]->dtype != GRADCAM_F32) {
+            return gc_op_fail(c, GRADCAM_E_DTYPE, "input %d is not float", (int)i);
+        }
+    }
+    return GRADCAM_OK;
+}
+
+/* Scratch for the product and for both gradients. */
+static void declare_work(gc_op_call *c, const product *p)
+{
+    size_t n = gc_gemm_work(p->m, p->n, p->k);
+    n = max_size(n, max_size(gc_gemm_work(p->m, p->k, p->n), gc_gemm_work(p->k, p->m, p->n)));
+    n = max_size(n, max_size(gc_gemm_work(p->k, p->n, p->m), gc_gemm_work(p->n, p->k, p->m)));
+    c->work_bytes = n * sizeof(float);
+}
+
+static gc_status forward_product(gc_op_call *c, const product *p, const float *a, const float *b, float *y)
+{
+    return gc_gemm(c->ctx, p->m, p->n, p->k, a, p->a_row, p->a_col, b, p->b_row, p->b_col, 0, y, p->n, c->work);
+}
+
+/* dA += dY B^T.  A transposed in memory (a_col != 1) gets dA^T = B dY^T. */
+static gc_status grad_a(gc_op_call *c, const product *p, bool transposed, const float *b, const float *dy, float *da)
+{
+    if (!transposed) {
+        return gc_gemm(c->ctx, p->m, p->k, p->n, dy, p->n, 1, b, p->b_col, p->b_row, 1, da, p->k, c->work);
+    }
+    return gc_gemm(c->ctx, p->k, p->m, p->n, b, p->b_row, p->b_col, dy, 1, p->n, 1, da, p->m, c->work);
+}
+
+/* dB += A^T dY, or dB^T += dY^T A. */
+static gc_status grad_b(gc_op_call *c, const product *p, bool transposed, const float *a, const float *dy, float *db)
+{
+    if (!transposed) {
+        return gc_gemm(c->ctx, p->k, p->n, p->m, a, p->a_col, p->a_row, dy, p->n, 1, 1, db, p->n, c->work);
+    }
+    return gc_gemm(c->ctx, p->n, p->k, p->m, dy, 1, p->n, a, p->a_row, p->a_col, 1, db, p->k, c->work);
+}
+
+static void zero(gc_tensor *t)
+{
+    memset(t->data, 0, (size_t)gc_numel(t) * sizeof(float));
+}
+
+static void scale(gc_tensor *t, float factor)
+{
+    float *x = t->data;
+    int64_t n = factor == 1.0f ? 0 : gc_numel(t);
+    for (int64_t i = 0; i < n; i++) {
+        x[i] *= factor;
+    }
+}
+
+/* ---- Gemm ---- */
+
+typedef struct gemm {
+    product p;
+    bool trans_a, trans_b;
+    float alpha, beta;
+    int64_t c_row, c_col; /* strides of C, 0 where it is broadcast */
+} gemm;
+
+/* C is [n], [1], [], [m, n], [1, n], [m, 1] or [1, 1]. */
+static gc_status read_addend(gc_op_call *c, gemm *g)
+{
+    const gc_tensor *t = c->n_in > 2 ? c->in[2] : NULL;
+    if (!t) {
+        return GRADCAM_OK;
+    }
+    int64_t rows = t->ndim > 1 ? t->shape[0] : 1, cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
+    if (t->ndim > 2 || (rows != 1 && rows != g->p.m) || (cols != 1 && cols != g->p.n)) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "C does not broadcast to [%lld, %lld]", (long long)g->p.m,
+                          (long long)g->p.n);
+    }
+    g->c_row = rows == 1 ? 0 : cols;
+    g->c_col = cols == 1 ? 0 : 1;
+    return GRADCAM_OK;
+}
+
+static gc_status gemm_setup(gc_op_call *c, gemm *g)
+{
+    memset(g, 0, sizeof *g);
+    GC_TRY(need_floats(c, 3));
+    const gc_tensor *a = c->in[0], *b = c->in[1];
+    if (a->ndim != 2 || b->ndim != 2) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "A and B must be matrices, they have ranks %d and %d", (int)a->ndim,
+                          (int)b->ndim);
+    }
+    g->trans_a = gc_attr_int(&c->attrs, "transA", 0) != 0;
+    g->trans_b = gc_attr_int(&c->attrs, "transB", 0) != 0;
+    g->alpha = gc_attr_float(&c->attrs, "alpha", 1.0f);
+    g->beta = gc_attr_float(&c->attrs, "beta", 1.0f);
+    g->p.m = a->shape[g->trans_a ? 1 : 0];
+    g->p.k = a->shape[g->trans_a ? 0 : 1];
+    g->p.n = b->shape[g->trans_b ? 0 : 1];
+    if (b->shape[g->trans_b ? 1 : 0] != g->p.k) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "inner sizes differ: %lld and %lld", (long long)g->p.k,
+                          (long long)b->shape[g->trans_b ? 1 : 0]);
+    }
+    g->p.a_row = g->trans_a ? 1 : g->p.k;
+    g->p.a_col = g->trans_a ? g->p.m : 1;
+    g->p.b_row = g->trans_b ? 1 : g->p.n;
+    g->p.b_col = g->trans_b ? g->p.k : 1;
+    return read_addend(c, g);
+}
+
+static gc_status gemm_infer(gc_op_call *c)
+{
+    gemm g;
+    GC_TRY(gemm_setup(c, &g));
+    declare_work(c, &g.p);
+    int64_t shape[2] = {g.p.m, g.p.n};
+    return gc_op_set_output(c, 0, GRADCAM_F32, 2, shape);
+}
+
+static gc_status gemm_forward(gc_op_call *c)
+{
+    gemm g;
+    GC_TRY(gemm_setup(c, &g));
+    float *y = c->out[0]->data;
+    GC_TRY(forward_product(c, &g.p, c->in[0]->data, c->in[1]->data, y));
+    scale(c->out[0], g.alpha);
+    const float *add = c->n_in > 2 && c->in[2] ? c->in[2]->data : NULL;
+    for (int64_t i = 0; add && i < g.p.m; i++) {
+        for (int64_t k = 0; k < g.p.n; k++) {
+            y[i * g.p.n + k] += g.beta * add[i * g.c_row + k * g.c_col];
+        }
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status gemm_backward(gc_op_call *c)
+{
+    gemm g;
+    GC_TRY(gemm_setup(c, &g));
+    const float *dy = c->grad_out[0]->data;
+    if (c->grad_in[0]) {
+        zero(c->grad_in[0]);
+        GC_TRY(grad_a(c, &g.p, g.trans_a, c->in[1]->data, dy, c->grad_in[0]->data));
+        scale(c->grad_in[0], g.alpha);
+    }
+    if (c->grad_in[1]) {
+        zero(c->grad_in[1]);
+        GC_TRY(grad_b(c, &g.p, g.trans_b, c->in[0]->data, dy, c->grad_in[1]->data));
+        scale(c->grad_in[1], g.alpha);
+    }
+    if (c->n_in > 2 && c->grad_in[2]) {
+        float *dc = c->grad_in[2]->data;
+        zero(c->grad_in[2]);
+        for (int64_t i = 0; i < g.p.m * g.p.n; i++) {
+            dc[i / g.p.n * g.c_row + i % g.p.n * g.c_col] += g.beta * dy[i];
+        }
+    }
+    return GRADCAM_OK;
+}
+
+/* ---- MatMul ---- */
+
+typedef struct matmul {
+    product p;
+    int32_t batch_dims;
+    int32_t n_out;
+    int64_t batches;
+    int64_t batch[GRADCAM_MAX_DIMS];
+    int64_t a_step[GRADCAM_MAX_DIMS], b_step[GRADCAM_MAX_DIMS]; /* 0 where broadcast */
+    int64_t out[GRADCAM_MAX_DIMS];
+} matmul;
+
+/* Strides of the `dims` leading dimensions of t within `batch`; `matrix`:
+   elements of one matrix. */
+static void batch_steps(int32_t dims, const gc_tensor *t, int32_t total, int64_t matrix, int64_t *step)
+{
+    for (int32_t i = total - 1, k = dims - 1; i >= 0; i--, k--) {
+        step[i] = k < 0 || t->shape[k] == 1 ? 0 : matrix;
+        matrix *= k < 0 ? 1 : t->shape[k];
+    }
+}
+
+/* Offsets of both operands for one batch. */
+static void batch_offsets(const matmul *q, int64_t index, int64_t *a, int64_t *b)
+{
+    *a = *b = 0;
+    for (int32_t i = q->batch_dims - 1; i >= 0; i--) {
+        *a += index % q->batch[i] * q->a_step[i];
+        *b += index % q->batch[i] * q->b_step[i];
+        index /= q->batch[i];
+    }
+}
+
+static gc_status matmul_sizes(gc_op_call *c, matmul *q)
+{
+    const gc_tensor *a = c->in[0], *b = c->in[1];
+    if (a->ndim < 1 || b->ndim < 1) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "an operand is a scalar");
+    }
+    /* A vector is a row on the left and a column on the right. */
+    q->p.m = a->ndim == 1 ? 1 : a->shape[a->ndim - 2];
+    q->p.k = a->shape[a->ndim - 1];
+    q->p.n = b->ndim == 1 ? 1 : b->shape[b->ndim - 1];
+    int64_t inner = b->shape[b->ndim == 1 ? 0 : b->ndim - 2];
+    if (inner != q->p.k) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "inner sizes differ: %lld and %lld", (long long)q->p.k,
+                          (long long)inner);
+    }
+    q->p.a_row = q->p.k;
+    q->p.a_col = 1;
+    q->p.b_row = q->p.n;
+    q->p.b_col = 1;
+    return GRADCAM_OK;
+}
+
+static gc_status matmul_setup(gc_op_call *c, matmul *q)
+{
+    memset(q, 0, sizeof *q);
+    GC_TRY(need_floats(c, 2));
+    GC_TRY(matmul_sizes(c, q));
+    const gc_tensor *a = c->in[0], *b = c->in[1];
+    int32_t na = a->ndim < 2 ? 0 : a->ndim - 2, nb = b->ndim < 2 ? 0 : b->ndim - 2;
+    GC_TRY(gc_op_broadcast(c, na, a->shape, nb, b->shape, &q->batch_dims, q->batch));
+    q->batches = gc_shape_numel(q->batch_dims, q->batch);
+    memcpy(q->out, q->batch, sizeof q->out);
+    q->n_out = q->batch_dims;
+    if (a->ndim > 1) {
+        q->out[q->n_out++] = q->p.m;
+    }
+    if (b->ndim > 1) {
+        q->out[q->n_out++] = q->p.n;
+    }
+    if (q->batches < 0 || gc_shape_numel(q->n_out, q->out) < 0) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+    }
+    batch_steps(na, a, q->batch_dims, q->p.m * q->p.k, q->a_step);
+    batch_steps(nb, b, q->batch_dims, q->p.k * q->p.n, q->b_step);
+    /* One matrix B for all: the batches of A are just more rows. */
+    if (nb == 0 && na > 0) {
+        q->p.m *= q->batches;
+        q->batches = q->batches > 0 ? 1 : 0;
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status matmul_infer(gc_op_call *c)
+{
+    matmul q;
+    GC_TRY(matmul_setup(c, &q));
+    declare_work(c, &q.p);
+    return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);
+}
+
+static gc_status matmul_forward(gc_op_call *c)
+{
+    matmul q;
+    GC_TRY(matmul_setup(c, &q));
+    const float *a = c->in[0]->data, *b = c->in[1]->data;
+    float *y = c->out[0]->data;
+    for (int64_t i = 0; i < q.batches; i++) {
+        int64_t at_a, at_b;
+        batch_offsets(&q, i, &at_a, &at_b);
+        GC_TRY(forward_product(c, &q.p, a + at_a, b + at_b, y + i * q.p.m * q.p.n));
+    }
+    return GRADCAM_OK;
+}
+
+/* Broadcast operands collect the sum over their batches. */
+static gc_status matmul_backward(gc_op_call *c)
+{
+    matmul q;
+    GC_TRY(matmul_setup(c, &q));
+    const float *dy = c->grad_out[0]->data;
+    for (int32_t i = 0; i < 2; i++) {
+        if (c->grad_in[i]) {
+            zero(c->grad_in[i]);
+        }
+    }
+    for (int64_t i = 0; i < q.batches; i++, dy += q.p.m * q.p.n) {
+        int64_t at_a, at_b;
+        batch_offsets(&q, i, &at_a, &at_b);
+        if (c->grad_in[0]) {
+            GC_TRY(grad_a(c, &q.p, false, (const float *)c->in[1]->data + at_b, dy,
+                          (float *)c->grad_in[0]->data + at_a));
+        }
+        if (c->grad_in[1]) {
+            GC_TRY(grad_b(c, &q.p, false, (const float *)c->in[0]->data + at_a, dy,
+                          (float *)c->grad_in[1]->data + at_b));
+        }
+    }
+    return GRADCAM_OK;
+}
+
+const gc_op gc_ops_linear[] = {
+    {"Gemm", gemm_infer, gemm_forward, gemm_backward, 0, 3, 0, 2, 3, 1},
+    {"MatMul", matmul_infer, matmul_forward, matmul_backward, 0, 3, 0, 2, 2, 1},
+    {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
+};

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* The contract between an operator and whoever runs it.
+ *
+ * An operator is a shape rule, a forward and a backward function and one row
+ * in the registry (registry.c).  The functions see tensors, attributes and
+ * memory, never graphs or files, and keep no state of their own.
+ *
+ * infer:    in[] have shapes; data is NULL unless the value is a constant.
+ *           Calls gc_op_set_output for every output that exists (out[i] may be
+ *           NULL when the graph does not want output i; set_output ignores
+ *           that) and may set aux_bytes and work_bytes.  Untrusted: every size
+ *           is checked here.
+ * forward:  writes every element of every out[i] that is not NULL.
+ * backward: for every i with grad_in[i] != NULL overwrites grad_in[i] wholly
+ *           with sum_k (d out_k / d in_i)^T grad_out[k]; a NULL grad_out[k]
+ *           means zero (at least one is not NULL).  in[]/out[] are readable
+ *           only where keep_in/keep_out of the row say so, constants always.
+ * aux:      written by forward, read by backward (indices, masks).
+ * work:     scratch, valid during one call, forward or backward.
+ *
+ * Types: floating values are float32 inside the engine; I64, I32, U8, BOOL
+ * (one byte, 0 or 1) are kept as they are.
+ *
+ * Layout of the tensors, by flag (none: all row-major without gaps):
+ *   GC_OP_CL    in[0], out[0] and their gradients have rank >= 3 and lie
+ *               channels-last (see gc_is_cl), everything else row-major
+ *   GC_OP_SAME  any strides, mixed; element-wise and copying operators.  out[]
+ *               is channels-last when an input of its rank is
+ */
+#ifndef GC_OPS_OP_H
+#define GC_OPS_OP_H
+
+#include "base/ctx.h"
+#include "base/status.h"
+#include "ops/attr.h"
+#include "tensor/tensor.h"
+
+typedef struct gc_op_call {
+    gc_ctx *ctx;
+    gc_error *err;
+    const char *node_name; /* for messages */
+    const char *op_name;
+    gc_attr_list attrs;
+    int32_t opset;
+    int32_t n_in;
+    int32_t n_out;
+    int32_t reserved0;
+    const gc_tensor **in; /* NULL: optional input is absent */
+    gc_tensor **out;
+    gc_tensor **grad_out;
+    gc_tensor **grad_in;
+    void *aux;
+    void *work;
+    size_t aux_bytes;
+    size_t work_bytes;
+} gc_op_call;
+
+typedef gc_status (*gc_op_fn)(gc_op_call *call);
+
+enum {
+    GC_OP_CL = 1,
+    GC_OP_SAME = 2,
+    GC_OP_STOPS = 4,       /* no gradient by nature (integers, comparisons, Floor) */
+    GC_OP_SHAPE_ONLY = 8,  /* the result depends on input shapes only: Shape, Size */
+    GC_OP_ACTIVATION = 16, /* guided and deconvnet rules apply; one input, same shape */
+    GC_OP_POOLING = 32     /* not chosen as a layer by default */
+};
+
+typedef struct gc_op {
+    const char *name;
+    gc_op_fn infer;
+    gc_op_fn forward;
+    gc_op_fn backward; /* NULL: no gradient */
+    uint32_t flags;
+    uint32_t keep_in;  /* bit i: backward reads in[i] */
+    uint32_t keep_out; /* bit i: backward reads out[i] */
+    int32_t min_in;
+    int32_t max_in;    /* -1: any number */
+    int32_t max_out;   /* -1: any number */
+} gc_op;
+
+/* Rows of one family file, ended by a row whose name is NULL. */
+extern const gc_op gc_ops_conv[], gc_ops_pool[], gc_ops_norm[], gc_ops_linear[], gc_ops_unary[], gc_ops_binary[],
+    gc_ops_logic[], gc_ops_softmax[], gc_ops_reduce[], gc_ops_shape[], gc_ops_move[], gc_ops_index[], gc_ops_resize[],
+    gc_ops_const[];
+
+/* NULL when there is no such operator in domain "". */
+const gc_op *gc_op_find(const char *name);
+/* The k-th row of the registry, NULL past the end. */
+const gc_op *gc_op_at(int32_t k);
+
+/* ---- for operators ---- */
+
+/* Declares output i (ignored if the graph does not want it); checks the shape. */
+gc_status gc_op_set_output(gc_op_call *c, int32_t i, gc_dtype dtype, int32_t ndim, const int64_t *shape);
+/* gc_fail with node and operator named first. */
+gc_status gc_op_fail(gc_op_call *c, gc_status status, const char *format, ...) GC_PRINTF(3, 4);
+/* Input i is present, else E_INVALID. */
+gc_status gc_op_need(gc_op_call *c, int32_t i);
+/* Input i must be a constant holding integers (any int type): copies up to
+   `capacity` of them to `dst`, the count to *count.  E_UNSUPPORTED with
+   "data-dependent" in the message when it is not constant. */
+gc_status gc_op_const_ints(gc_op_call *c, int32_t i, int64_t *dst, int32_t capacity, int32_t *count);
+/* Normalises an axis: -ndim..ndim-1 to 0..ndim-1, else E_INVALID. */
+gc_status gc_op_axis(gc_op_call *c, int64_t axis, int32_t ndim, int32_t *out);
+/* Broadcast of two shapes by numpy's rule, else E_SHAPE. */
+gc_status gc_op_broadcast(gc_op_call *c, int32_t na, const int64_t *a, int32_t nb, const int64_t *b, int32_t *n,
+                          int64_t *shape);
+
+#endif

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/* Pooling, channels-last: loops over channels are innermost. */
+#include <math.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "ops/op.h"
+#include "ops/window.h"
+
+/* Backward tasks own a slice of channels, so no two add to one element. */
+enum { SLICE = 32, ROW_CHUNK = 16 };
+
+typedef struct pool_job {
+    gc_window w;
+    int64_t channels, rows; /* rows: window places of all images */
+    const float *x;
+    float *y;       /* forward: out[0]; backward: grad_out[0] */
+    float *dx;
+    int32_t *arg;   /* [rows][channels], pixel within the image or -1 */
+    int64_t *index; /* output Indices or NULL, row-major */
+    bool count_pads;
+} pool_job;
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t chunks(int64_t n, int64_t size)
+{
+    return (uint32_t)((n + size - 1) / size);
+}
+
+static gc_status check_input(gc_op_call *c)
+{
+    GC_TRY(gc_op_need(c, 0));
+    if (c->in[0]->dtype != GRADCAM_F32) {
+        return gc_op_fail(c, GRADCAM_E_DTYPE, "the input is not float");
+    }
+    if (c->in[0]->ndim < 3) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "input of rank %d, expected 3 or more", (int)c->in[0]->ndim);
+    }
+    if (c->in[0]->shape[0] < 0 || c->in[0]->shape[1] < 0 || c->in[0]->shape[1] > INT32_MAX) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "bad batch or channel size");
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status setup(gc_op_call *c, pool_job *j)
+{
+    int64_t all;
+    memset(j, 0, sizeof *j);
+    GC_TRY(check_input(c));
+    const gc_tensor *x = c->in[0];
+    GC_TRY(gc_window_read(c, x->ndim - 2, NULL, &j->w));
+    GC_TRY(gc_window_sizes(c, x->ndim, x->shape, j->w.in));
+    GC_TRY(gc_window_places(c, gc_attr_int(&c->attrs, "ceil_mode", 0) != 0, &j->w));
+    GC_TRY(gc_window_count(c, x->shape[0], &j->w));
+    j->channels = x->shape[1];
+    j->count_pads = gc_attr_int(&c->attrs, "count_include_pad", 0) != 0;
+    if (!gc_mul_ok(j->w.images, j->w.pixels_out, &j->rows) || j->rows > UINT32_MAX || j->w.pixels_in > INT32_MAX ||
+        !gc_mul_ok(j->rows, j->channels, &all) || !gc_mul_ok(all, 8, &all) || (uint64_t)all > SIZE_MAX) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status set_output(gc_op_call *c, const pool_job *j, int32_t i, gc_dtype dtype)
+{
+    int64_t shape[GRADCAM_MAX_DIMS] = {j->w.images, j->channels};
+    for (int k = j->w.first; k < 3; k++) {
+        shape[2 + k - j->w.first] = j->w.out[k];
+    }
+    return gc_op_set_output(c, i, dtype, c->in[0]->ndim, shape);
+}
+
+/* ---- MaxPool ---- */
+
+/* best/arg over one tap: the first maximum stays, NaN beats everything. */
+static void take_max(const float *x, int64_t n, int32_t pixel, float *best, int32_t *arg)
+{
+    for (int64_t k = 0; k < n; k++) {
+        bool better = x[k] > best[k] || arg[k] < 0 || (x[k] != x[k] && best[k] == best[k]);
+        best[k] = better ? x[k] : best[k];
+        arg[k] = better ? pixel : arg[k];
+    }
+}
+
+static void max_task(void *task, uint32_t chunk)
+{
+    const pool_job *j = task;
+    int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
+    for (int64_t r = first; r < last; r++) {
+        int64_t place[3], image = gc_window_split(j->w.out, r, place);
+        float *best = j->y + r * n;
+        int32_t *arg = j->arg + r * n;
+        for (int64_t k = 0; k < n; k++) {
+            best[k] = -INFINITY;
+            arg[k] = -1;
+        }
+        for (int64_t tap = 0; tap < j->w.taps; tap++) {
+            int64_t pixel = gc_window_pixel(&j->w, place, tap);
+            if (pixel >= 0) {
+                take_max(j->x + (image * j->w.pixels_in + pixel) * n, n, (int32_t)pixel, best, arg);
+            }
+        }
+        for (int64_t k = 0; j->index && k < n; k++) {
+            j->index[(image * n + k) * j->w.pixels_out + r % j->w.pixels_out] =
+                arg[k] < 0 ? -1 : (image * n + k) * j->w.pixels_in + arg[k];
+        }
+    }
+}
+
+static void max_back_task(void *task, uint32_t slice)
+{
+    const pool_job *j = task;
+    int64_t n = j->channels, k0 = (int64_t)slice * SLICE, k1 = min64(k0 + SLICE, n);
+    for (int64_t r = 0; r < j->rows; r++) {
+        float *dx = j->dx + r / j->w.pixels_out * j->w.pixels_in * n;
+        for (int64_t k = k0; k < k1; k++) {
+            int32_t pixel = j->arg[r * n + k];
+            if (pixel >= 0) {
+                dx[pixel * n + k] += j->y[r * n + k];
+            }
+        }
+    }
+}
+
+static gc_status max_infer(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(setup(c, &j));
+    c->aux_bytes = (size_t)(j.rows * j.channels) * sizeof(int32_t);
+    GC_TRY(set_output(c, &j, 0, GRADCAM_F32));
+    if (c->n_out < 2 || !c->out[1]) {
+        return GRADCAM_OK;
+    }
+    if (gc_attr_int(&c->attrs, "storage_order", 0) != 0) {
+        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "storage_order 1");
+    }
+    return set_output(c, &j, 1, GRADCAM_I64);
+}
+
+static gc_status max_forward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(setup(c, &j));
+    if (!c->out[0]) {
+        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "Indices without the maxima");
+    }
+    j.x = c->in[0]->data;
+    j.y = c->out[0]->data;
+    j.arg = c->aux;
+    j.index = c->n_out > 1 && c->out[1] ? c->out[1]->data : NULL;
+    return gc_parallel(c->ctx, max_task, &j, chunks(j.rows, ROW_CHUNK));
+}
+
+static gc_status back(gc_op_call *c, pool_job *j, gc_task_fn fn)
+{
+    if (!c->grad_in[0]) {
+        return GRADCAM_OK;
+    }
+    j->dx = c->grad_in[0]->data;
+    memset(j->dx, 0, (size_t)(j->w.images * j->w.pixels_in * j->channels) * sizeof(float));
+    if (!c->grad_out[0]) {
+        return GRADCAM_OK; /* only Indices had a gradient: none */
+    }
+    j->y = c->grad_out[0]->data;
+    j->arg = c->aux;
+    return gc_parallel(c->ctx, fn, j, chunks(j->channels, SLICE));
+}
+
+static gc_status max_backward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(setup(c, &j));
+    return back(c, &j, max_back_task);
+}
+
+/* ---- AveragePool ---- */
+
+/* The divisor: taps inside the image, or with count_include_pad inside the
+   padded image; what ceil_mode adds beyond the pads never counts. */
+static float divisor(const pool_job *j, const int64_t *place)
+{
+    double count = 1;
+    for (int i = 0; i < 3; i++) {
+        const gc_window *w = &j->w;
+        int64_t low = j->count_pads ? -w->pad_begin[i] : 0, high = w->in[i] + (j->count_pads ? w->pad_end[i] : 0);
+        int64_t start = place[i] * w->stride[i] - w->pad_begin[i], d = w->dilation[i];
+        int64_t skip = start < low ? (low - start + d - 1) / d : 0;
+        int64_t end = start < high ? min64(w->kernel[i], (high - 1 - start) / d + 1) : 0;
+        count *= end > skip ? (double)(end - skip) : 0.0;
+    }
+    return count > 0 ? (float)count : 1.0f;
+}
+
+static void average_task(void *task, uint32_t chunk)
+{
+    const pool_job *j = task;
+    int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
+    for (int64_t r = first; r < last; r++) {
+        int64_t place[3], image = gc_window_split(j->w.out, r, place);
+        float *y = j->y + r * n, factor = divisor(j, place);
+        memset(y, 0, (size_t)n * sizeof(float));
+        for (int64_t tap = 0; tap < j->w.taps; tap++) {
+            int64_t pixel = gc_window_pixel(&j->w, place, tap);
+            const float *x = j->x + (image * j->w.pixels_in + pixel) * n;
+            for (int64_t k = 0; pixel >= 0 && k < n; k++) {
+                y[k] += x[k];
+            }
+        }
+        for (int64_t k = 0; k < n; k++) {
+            y[k] /= factor;
+        }
+    }
+}
+
+static void average_back_task(void *task, uint32_t slice)
+{
+    const pool_job *j = task;
+    int64_t n = j->channels, k0 = (int64_t)slice * SLICE, k1 = min64(k0 + SLICE, n);
+    for (int64_t r = 0; r < j->rows; r++) {
+        int64_t place[3], image = gc_window_split(j->w.out, r, place);
+        float factor = divisor(j, place);
+        for (int64_t tap = 0; tap < j->w.taps; tap++) {
+            int64_t pixel = gc_window_pixel(&j->w, place, tap);
+            float *dx = j->dx + (image * j->w.pixels_in + pixel) * n;
+            for (int64_t k = k0; pixel >= 0 && k < k1; k++) {
+                dx[k] += j->y[r * n + k] / factor;
+            }
+        }
+    }
+}
+
+static gc_status average_infer(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(setup(c, &j));
+    return set_output(c, &j, 0, GRADCAM_F32);
+}
+
+static gc_status average_forward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(setup(c, &j));
+    j.x = c->in[0]->data;
+    j.y = c->out[0]->data;
+    return gc_parallel(c->ctx, average_task, &j, chunks(j.rows, ROW_CHUNK));
+}
+
+static gc_status average_backward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(setup(c, &j));
+    return back(c, &j, average_back_task);
+}
+
+/* ---- Global pooling: one window over the image, any rank ---- */
+
+/* Fills only images, pixels_in, pixels_out, channels, rows. */
+static gc_status global_setup(gc_op_call *c, pool_job *j)
+{
+    memset(j, 0, sizeof *j);
+    GC_TRY(check_input(c));
+    const gc_tensor *x = c->in[0];
+    j->channels = x->shape[1];
+    j->rows = j->w.images = x->shape[0];
+    j->w.pixels_out = 1;
+    j->w.pixels_in = gc_shape_numel(x->ndim - 2, x->shape + 2);
+    if (j->w.pixels_in < 1 || j->w.pixels_in > INT32_MAX || j->rows > INT32_MAX) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "the image is empty or too large");
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status global_output(gc_op_call *c, const pool_job *j)
+{
+    int64_t shape[GRADCAM_MAX_DIMS];
+    for (int32_t i = 0; i < c->in[0]->ndim; i++) {
+        shape[i] = i == 0 ? j->rows : i == 1 ? j->channels : 1;
+    }
+    return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, shape);
+}
+
+static void global_average_task(void *task, uint32_t slice)
+{
+    const pool_job *j = task;
+    int64_t n = j->channels, k0 = (int64_t)slice * SLICE, width = min64(SLICE, n - k0);
+    for (int64_t image = 0; image < j->rows; image++) {
+        const float *x = j->x + image * j->w.pixels_in * n + k0;
+        double sum[SLICE] = {0};
+        for (int64_t p = 0; p < j->w.pixels_in; p++, x += n) {
+            for (int64_t k = 0; k < width; k++) {
+                sum[k] += (double)x[k];
+            }
+        }
+        for (int64_t k = 0; k < width; k++) {
+            j->y[image * n + k0 + k] = (float)(sum[k] / (double)j->w.pixels_in);
+        }
+    }
+}
+
+static gc_status global_average_infer(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(global_setup(c, &j));
+    return global_output(c, &j);
+}
+
+static gc_status global_average_forward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(global_setup(c, &j));
+    j.x = c->in[0]->data;
+    j.y = c->out[0]->data;
+    return gc_parallel(c->ctx, global_average_task, &j, chunks(j.channels, SLICE));
+}
+
+static gc_status global_average_backward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(global_setup(c, &j));
+    if (!c->grad_in[0]) {
+        return GRADCAM_OK;
+    }
+    float *dx = c->grad_in[0]->data, factor = 1.0f / (float)j.w.pixels_in;
+    for (int64_t p = 0; p < j.rows * j.w.pixels_in; p++, dx += j.channels) {
+        const float *dy = (const float *)c->grad_out[0]->data + p / j.w.pixels_in * j.channels;
+        for (int64_t k = 0; k < j.channels; k++) {
+            dx[k] = dy[k] * factor;
+        }
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status global_max_infer(gc_op_call *c)
+{
+    pool_job j;
+    int64_t n;
+    GC_TRY(global_setup(c, &j));
+    if (!gc_mul_ok(j.rows, j.channels, &n) || n > INT32_MAX) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+    }
+    c->aux_bytes = (size_t)n * sizeof(int32_t);
+    return global_output(c, &j);
+}
+
+static gc_status global_max_forward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(global_setup(c, &j));
+    const float *x = c->in[0]->data;
+    for (int64_t image = 0; image < j.rows; image++) {
+        float *best = (float *)c->out[0]->data + image * j.channels;
+        int32_t *arg = (int32_t *)c->aux + image * j.channels;
+        for (int64_t k = 0; k < j.channels; k++) {
+            arg[k] = -1;
+            best[k] = -INFINITY;
+        }
+        for (int64_t p = 0; p < j.w.pixels_in; p++, x += j.channels) {
+            take_max(x, j.channels, (int32_t)p, best, arg);
+        }
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status global_max_backward(gc_op_call *c)
+{
+    pool_job j;
+    GC_TRY(global_setup(c, &j));
+    return back(c, &j, max_back_task);
+}
+
+const gc_op gc_ops_pool[] = {
+    {"MaxPool", max_infer, max_forward, max_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 2},
+    {"AveragePool", average_infer, average_forward, average_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 1},
+    {"GlobalAveragePool", global_average_infer, global_average_forward, global_average_backward,
+     GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 1},
+    {"GlobalMaxPool", global_max_infer, global_max_forward, global_max_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1,
+     1, 1},
+    {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
+};

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/* Softmax, LogSoftmax and Hardmax along one axis. */
+#include <math.h>
+#include <string.h>
+
+#include "ops/op.h"
+
+/* A row is n elements `inner` apart; outer * inner rows. */
+typedef struct rows {
+    int64_t outer;
+    int64_t n;
+    int64_t inner;
+} rows;
+
+/* Before opset 13 the input is flattened to two dimensions at the axis. */
+static gc_status find_rows(gc_op_call *c, rows *r)
+{
+    const gc_tensor *x = c->in[0];
+    bool flat = c->opset < 13;
+    int64_t axis = gc_attr_int(&c->attrs, "axis", flat ? 1 : -1);
+    int32_t at = 0;
+    r->outer = r->n = r->inner = 1;
+    if (flat && axis == x->ndim) {
+        at = x->ndim;
+    } else if (x->ndim > 0) {
+        GC_TRY(gc_op_axis(c, axis, x->ndim, &at));
+    }
+    for (int32_t d = 0; d < x->ndim; d++) {
+        if (d < at) {
+            r->outer *= x->shape[d];
+        } else if (flat || d == at) {
+            r->n *= x->shape[d];
+        } else {
+            r->inner *= x->shape[d];
+        }
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status infer_softmax(gc_op_call *c)
+{
+    rows r;
+    GC_TRY(gc_op_need(c, 0));
+    if (c->in[0]->dtype != GRADCAM_F32) {
+        return gc_op_fail(c, GRADCAM_E_DTYPE, "the input must be floating point");
+    }
+    GC_TRY(gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, c->in[0]->shape));
+    return find_rows(c, &r);
+}
+
+static int64_t largest(const float *x, int64_t n, int64_t step)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++) {
+        best = x[i * step] > x[best * step] ? i : best;
+    }
+    return best;
+}
+
+/* The largest value is taken off first, so that exp cannot overflow. */
+static void softmax_row(const float *x, float *y, int64_t n, int64_t step)
+{
+    float top = x[largest(x, n, step) * step];
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        float e = expf(x[i * step] - top);
+        y[i * step] = e;
+        sum += (double)e;
+    }
+    float scale = (float)(1.0 / sum);
+    for (int64_t i = 0; i < n; i++) {
+        y[i * step] *= scale;
+    }
+}
+
+static void log_softmax_row(const float *x, float *y, int64_t n, int64_t step)
+{
+    float top = x[largest(x, n, step) * step];
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)expf(x[i * step] - top);
+    }
+    float shift = (float)log(sum);
+    for (int64_t i = 0; i < n; i++) {
+        y[i * step] = x[i * step] - top - shift;
+    }
+}
+
+static void hardmax_row(const float *x, float *y, int64_t n, int64_t step)
+{
+    int64_t best = largest(x, n, step);
+    for (int64_t i = 0; i < n; i++) {
+        y[i * step] = i == best ? 1.0f : 0.0f;
+    }
+}
+
+static gc_status forward_rows(gc_op_call *c, void (*row)(const float *, float *, int64_t, int64_t))
+{
+    rows r;
+    GC_TRY(find_rows(c, &r));
+    if (c->out[0] == NULL || r.n == 0) {
+        return GRADCAM_OK;
+    }
+    for (int64_t k = 0; k < r.outer * r.inner; k++) {
+        int64_t at = k / r.inner * r.n * r.inner + k % r.inner;
+        row((const float *)c->in[0]->data + at, (float *)c->out[0]->data + at, r.n, r.inner);
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status softmax_forward(gc_op_call *c)
+{
+    return forward_rows(c, softmax_row);
+}
+
+static gc_status log_softmax_forward(gc_op_call *c)
+{
+    return forward_rows(c, log_softmax_row);
+}
+
+static gc_status hardmax_forward(gc_op_call *c)
+{
+    return forward_rows(c, hardmax_row);
+}
+
+static void softmax_grad(const float *y, const float *g, float *d, int64_t n, int64_t step)
+{
+    double dot = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        dot += (double)y[i * step] * (double)g[i * step];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        d[i * step] = (float)((double)y[i * step] * ((double)g[i * step] - dot));
+    }
+}
+
+static void log_softmax_grad(const float *y, const float *g, float *d, int64_t n, int64_t step)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)g[i * step];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        d[i * step] = (float)((double)g[i * step] - (double)expf(y[i * step]) * sum);
+    }
+}
+
+static gc_status backward_rows(gc_op_call *c, void (*row)(const float *, const float *, float *, int64_t, int64_t))
+{
+    rows r;
+    GC_TRY(find_rows(c, &r));
+    if (c->grad_in[0] == NULL || r.n == 0) {
+        return GRADCAM_OK;
+    }
+    const float *y = c->out[0]->data;
+    const float *g = c->grad_out[0]->data;
+    float *d = c->grad_in[0]->data;
+    for (int64_t k = 0; k < r.outer * r.inner; k++) {
+        int64_t at = k / r.inner * r.n * r.inner + k % r.inner;
+        row(y + at, g + at, d + at, r.n, r.inner);
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status softmax_backward(gc_op_call *c)
+{
+    return backward_rows(c, softmax_grad);
+}
+
+static gc_status log_softmax_backward(gc_op_call *c)
+{
+    return backward_rows(c, log_softmax_grad);
+}
+
+const gc_op gc_ops_softmax[] = {
+    {"Softmax", infer_softmax, softmax_forward, softmax_backward, 0, 0, 1, 1, 1, 1},
+    {"LogSoftmax", infer_softmax, log_softmax_forward, log_softmax_backward, 0, 0, 1, 1, 1, 1},
+    {"Hardmax", infer_softmax, hardmax_forward, NULL, GC_OP_STOPS, 0, 0, 1, 1, 1},
+    {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
+};

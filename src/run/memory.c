@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* Lifetimes of all blocks, and their places in one arena. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "run/plan.h"
+
+static gc_tensor *slot_value(gc_plan *p, int32_t slot)
+{
+    return slot < 0 ? NULL : &p->slots[slot].value;
+}
+
+/* Which slots a gradient flows through, and which steps run backward. */
+static void mark_active(gc_plan *p)
+{
+    for (int32_t i = 0; i < p->n_slots; i++) {
+        p->slots[i].active = p->slots[i].want_grad;
+    }
+    for (int32_t s = 0; s < p->n_steps; s++) {
+        gc_step *step = &p->steps[s];
+        bool stops = step->op != NULL && (step->op->flags & GC_OP_STOPS) != 0;
+        for (int32_t i = 0; i < step->call.n_in && !stops; i++) {
+            if (step->in[i] >= 0 && p->slots[step->in[i]].active) {
+                step->backward = 1;
+            }
+        }
+        for (int32_t i = 0; i < step->call.n_out && step->backward; i++) {
+            if (step->out[i] >= 0 && p->slots[step->out[i]].value.dtype == GRADCAM_F32) {
+                p->slots[step->out[i]].active = 1;
+            }
+        }
+    }
+}
+
+static void extend(gc_block *b, int32_t time)
+{
+    b->first = time < b->first ? time : b->first;
+    b->last = time > b->last ? time : b->last;
+}
+
+static gc_status size_block(gc_block *b, const gc_tensor *t, gc_error *err)
+{
+    int64_t bytes;
+    if (!gc_mul_ok(gc_numel(t), (int64_t)gc_dtype_size(t->dtype), &bytes) || (uint64_t)bytes > SIZE_MAX / 4) {
+        return gc_fail(err, GRADCAM_E_LIMIT, "an activation is larger than memory");
+    }
+    b->bytes = (size_t)bytes + 64; /* vector loads may pass the end */
+    return GRADCAM_OK;
+}
+
+static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
+{
+    int32_t end = 2 * p->n_steps;
+    if (!s->constant) {
+        GC_TRY(size_block(&s->memory, &s->value, err));
+        s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;
+    }
+    if (s->active) {
+        s->grad = s->value;
+        s->grad.data = NULL;
+        GC_TRY(size_block(&s->grad_memory, &s->grad, err));
+        s->grad_memory.first = s->grad_memory.last = s->producer < 0 ? end : end - 1 - s->producer;
+        if (s->kept) {
+            s->grad_memory.first = p->n_steps; /* a seed may be put here before the pass */
+        }
+        if (s->want_grad) {
+            s->grad_memory.last = end;
+        }
+    }
+    if (s->kept && !s->constant) {
+        s->memory.last = end;
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
+{
+    gc_step *s = &p->steps[index];
+    int32_t end = 2 * p->n_steps, back = end - 1 - index;
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        gc_slot *slot = s->in[i] < 0 ? NULL : &p->slots[s->in[i]];
+        if (slot == NULL || slot->constant) {
+            continue;
+        }
+        bool kept = s->backward && s->op != NULL && i < 32 && (s->op->keep_in >> i & 1u) != 0;
+        extend(&slot->memory, kept ? end : index);
+        if (slot->active && s->backward) {
+            extend(&slot->grad_memory, back);
+            s->temp[i] = slot->grad;
+            GC_TRY(size_block(&s->temp_memory[i], &s->temp[i], err));
+            s->temp_memory[i].first = s->temp_memory[i].last = back;
+        }
+    }
+    for (int32_t i = 0; i < s->call.n_out && s->backward && s->op != NULL; i++) {
+        if (s->out[i] >= 0 && i < 32 && (s->op->keep_out >> i & 1u) != 0) {
+            extend(&p->slots[s->out[i]].memory, end);
+        }
+    }
+    s->aux_memory.bytes = s->call.aux_bytes;
+    s->aux_memory.first = index;
+    s->aux_memory.last = s->backward ? end : index;
+    s->work_memory.bytes = s->call.work_bytes;
+    s->work_memory.first = s->work_memory.last = index;
+    s->back_work_memory.bytes = s->backward ? s->call.work_bytes : 0;
+    s->back_work_memory.first = s->back_work_memory.last = back;
+    return GRADCAM_OK;
+}
+
+/* Keep in step with the order of enumeration in count and list. */
+static size_t list_blocks(gc_plan *p, gc_block **list)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < p->n_slots; i++) {
+        list[n++] = &p->slots[i].memory;
+        list[n++] = &p->slots[i].grad_memory;
+    }
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        gc_step *s = &p->steps[i];
+        list[n++] = &s->aux_memory;
+        list[n++] = &s->work_memory;
+        list[n++] = &s->back_work_memory;
+        for (int32_t k = 0; k < s->call.n_in; k++) {
+            list[n++] = &s->temp_memory[k];
+        }
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (list[i]->bytes > 0) {
+            list[used++] = list[i];
+        }
+    }
+    return used;
+}
+
+static int by_first(const void *a, const void *b)
+{
+    const gc_block *x = *(gc_block *const *)a, *y = *(gc_block *const *)b;
+    if (x->first != y->first) {
+        return x->first < y->first ? -1 : 1;
+    }
+    return x->bytes != y->bytes ? (x->bytes > y->bytes ? -1 : 1) : 0;
+}
+
+/* First fit: `live` holds the blocks in use, by offset. */
+static size_t place(gc_block **live, size_t n_live, gc_block *b)
+{
+    size_t at = 0, i = 0;
+    for (; i < n_live; i++) {
+        if (live[i]->offset >= at && live[i]->offset - at >= b->bytes) {
+            break;
+        }
+        at = live[i]->offset + live[i]->bytes;
+    }
+    memmove(&live[i + 1], &live[i], (n_live - i) * sizeof *live);
+    live[i] = b;
+    b->offset = at;
+    return at + b->bytes;
+}
+
+static size_t place_all(gc_block **list, size_t n, gc_block **live)
+{
+    size_t n_live = 0, total = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t kept = 0;
+        for (size_t k = 0; k < n_live; k++) {
+            if (live[k]->last >= list[i]->first) {
+                live[kept++] = live[k];
+            }
+        }
+        list[i]->bytes = (list[i]->bytes + 63) / 64 * 64;
+        size_t top = place(live, kept, list[i]);
+        n_live = kept + 1;
+        total = top > total ? top : total;
+    }
+    return total;
+}
+
+static void *at(const gc_plan *p, const gc_block *b)
+{
+    return b->bytes > 0 ? p->arena + b->offset : NULL;
+}
+
+static void set_pointers(gc_plan *p)
+{
+    for (int32_t i = 0; i < p->n_slots; i++) {
+        gc_slot *s = &p->slots[i];
+        if (!s->constant) {
+            s->value.data = at(p, &s->memory);
+        }
+        s->grad.data = at(p, &s->grad_memory);
+    }
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        gc_step *s = &p->steps[i];
+        s->call.aux = at(p, &s->aux_memory);
+        for (int32_t k = 0; k < s->call.n_in; k++) {
+            s->temp[k].data = at(p, &s->temp_memory[k]);
+            s->call.in[k] = slot_value(p, s->in[k]);
+        }
+        for (int32_t k = 0; k < s->call.n_out; k++) {
+            s->call.out[k] = slot_value(p, s->out[k]);
+        }
+    }
+}
+
+gc_status gc_plan_memory(gc_plan *p, gc_error *err)
+{
+    size_t most = 2 * (size_t)p->n_slots + 1;
+    mark_active(p);
+    for (int32_t i = 0; i < p->n_slots; i++) {
+        GC_TRY(slot_blocks(p, &p->slots[i], err));
+    }
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        GC_TRY(step_blocks(p, i, err));
+        most += 3 + (size_t)p->steps[i].call.n_in;
+    }
+    gc_block **list = gc_mem_alloc(p->ctx, 2 * most, sizeof(gc_block *));
+    if (list == NULL) {
+        return GC_NOMEM(err);
+    }
+    size_t n = list_blocks(p, list);
+    qsort(list, n, sizeof *list, by_first);
+    p->arena_bytes = place_all(list, n, list + most);
+    gc_mem_free(p->ctx, list);
+    p->arena = gc_mem_alloc(p->ctx, p->arena_bytes + 64, 1);
+    if (p->arena == NULL) {
+        return gc_fail(err, GRADCAM_E_NOMEM, "out of memory: %zu bytes for activations", p->arena_bytes);
+    }
+    set_pointers(p);
+    return GRADCAM_OK;
+}

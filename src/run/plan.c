@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/* From a network and input shapes to steps and slots: shape rules, folding of
+   constants, choice of layouts. */
+#include "run/plan.h"
+
+#include <string.h>
+
+static int32_t add_slot(gc_plan *p, int32_t net_value)
+{
+    gc_slot *s = &p->slots[p->n_slots];
+    s->net_value = net_value;
+    s->other = -1;
+    s->producer = -1;
+    s->value.ctx = p->ctx;
+    if (net_value >= 0) {
+        p->slot_of[net_value] = p->n_slots;
+    }
+    return p->n_slots++;
+}
+
+static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out, gc_error *err)
+{
+    size_t in = (size_t)n_in + 1, out = (size_t)n_out + 1;
+    s->in = gc_mem_alloc(p->ctx, in, sizeof *s->in);
+    s->out = gc_mem_alloc(p->ctx, out, sizeof *s->out);
+    s->temp = gc_mem_alloc(p->ctx, in, sizeof *s->temp);
+    s->temp_memory = gc_mem_alloc(p->ctx, in, sizeof *s->temp_memory);
+    s->call.in = gc_mem_alloc(p->ctx, in, sizeof(gc_tensor *));
+    s->call.grad_in = gc_mem_alloc(p->ctx, in, sizeof(gc_tensor *));
+    s->call.out = gc_mem_alloc(p->ctx, out, sizeof(gc_tensor *));
+    s->call.grad_out = gc_mem_alloc(p->ctx, out, sizeof(gc_tensor *));
+    if (!s->in || !s->out || !s->temp || !s->temp_memory || !s->call.in || !s->call.grad_in || !s->call.out ||
+        !s->call.grad_out) {
+        return GC_NOMEM(err);
+    }
+    s->call.ctx = p->ctx;
+    s->call.n_in = n_in;
+    s->call.n_out = n_out;
+    return GRADCAM_OK;
+}
+
+static void free_step(gc_ctx *ctx, gc_step *s)
+{
+    gc_mem_free(ctx, s->in);
+    gc_mem_free(ctx, s->out);
+    gc_mem_free(ctx, s->temp);
+    gc_mem_free(ctx, s->temp_memory);
+    gc_mem_free(ctx, (void *)(uintptr_t)s->call.in);
+    gc_mem_free(ctx, s->call.grad_in);
+    gc_mem_free(ctx, s->call.out);
+    gc_mem_free(ctx, s->call.grad_out);
+}
+
+void gc_plan_free(gc_plan *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    for (int32_t i = 0; p->steps != NULL && i < p->n_steps; i++) {
+        free_step(p->ctx, &p->steps[i]);
+    }
+    for (int32_t i = 0; p->slots != NULL && i < p->n_slots; i++) {
+        gc_mem_free(p->ctx, p->slots[i].owned);
+    }
+    gc_mem_free(p->ctx, p->steps);
+    gc_mem_free(p->ctx, p->slots);
+    gc_mem_free(p->ctx, p->slot_of);
+    gc_mem_free(p->ctx, p->arena);
+    gc_mem_free(p->ctx, p);
+}
+
+static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_error *err)
+{
+    const gc_value *v = &p->net->values[p->net->inputs[k]];
+    if (bound == NULL) {
+        return gc_fail(err, GRADCAM_E_STATE, "input \"%s\" is not bound; call gc_run_set_input", v->name);
+    }
+    gc_slot *s = &p->slots[add_slot(p, p->net->inputs[k])];
+    gc_dtype dtype = v->dtype != 0 ? v->dtype : bound->dtype;
+    s->value.dtype = dtype <= GRADCAM_BF16 ? GRADCAM_F32 : dtype;
+    s->value.ndim = bound->ndim;
+    memcpy(s->value.shape, bound->shape, sizeof s->value.shape);
+    gc_row_strides(s->value.ndim, s->value.shape, s->value.strides);
+    return GRADCAM_OK;
+}
+
+/* The slot of a value: weights get theirs at first use. */
+static int32_t slot_of_value(gc_plan *p, int32_t value)
+{
+    if (value < 0 || p->slot_of[value] >= 0) {
+        return value < 0 ? -1 : p->slot_of[value];
+    }
+    int32_t id = add_slot(p, value);
+    gc_tensor *weight = p->net->values[value].weight;
+    p->slots[id].value = *weight;
+    p->slots[id].value.refs = 0;
+    p->slots[id].constant = 1;
+    return id;
+}
+
+static void set_layout(gc_tensor *t, bool channels_last)
+{
+    if (channels_last && t->ndim >= 3) {
+        gc_cl_strides(t->ndim, t->shape, t->strides);
+    } else {
+        gc_row_strides(t->ndim, t->shape, t->strides);
+    }
+}
+
+/* A slot with the same elements in the asked layout; makes the copying step. */
+static gc_status in_layout(gc_plan *p, int32_t slot, bool channels_last, int32_t *out, gc_error *err)
+{
+    gc_slot *s = &p->slots[slot];
+    bool fits = channels_last && s->value.ndim >= 3 ? gc_is_cl(&s->value) : gc_is_row(&s->value);
+    if (fits || s->other >= 0) {
+        *out = fits ? slot : s->other;
+        return GRADCAM_OK;
+    }
+    gc_step *step = &p->steps[p->n_steps++];
+    GC_TRY(alloc_step(p, step, 1, 1, err));
+    int32_t copy = add_slot(p, -1);
+    gc_slot *c = &p->slots[copy];
+    c->value = s->value;
+    c->value.data = NULL;
+    c->producer = p->n_steps - 1;
+    set_layout(&c->value, channels_last);
+    step->node = -1;
+    step->in[0] = slot;
+    step->out[0] = copy;
+    s->other = copy;
+    *out = copy;
+    return GRADCAM_OK;
+}
+
+static void name_call(const gc_plan *p, gc_op_call *c, const gc_node *n, gc_error *err)
+{
+    c->node_name = n->name;
+    c->op_name = n->op_name;
+    c->attrs.items = n->attrs;
+    c->attrs.count = n->n_attrs;
+    c->opset = p->net->opset;
+    c->err = err;
+}
+
+/* A step's slots; input slots are those of the values as they are. */
+static gc_status begin_step(gc_plan *p, const gc_node *n, gc_step *s, gc_error *err)
+{
+    GC_TRY(alloc_step(p, s, n->n_in, n->n_out, err));
+    name_call(p, &s->call, n, err);
+    s->op = n->op;
+    for (int32_t i = 0; i < n->n_in; i++) {
+        s->in[i] = slot_of_value(p, n->in[i]);
+        s->call.in[i] = s->in[i] < 0 ? NULL : &p->slots[s->in[i]].value;
+    }
+    for (int32_t i = 0; i < n->n_out; i++) {
+        s->out[i] = n->out[i] < 0 ? -1 : add_slot(p, n->out[i]);
+        s->call.out[i] = s->out[i] < 0 ? NULL : &p->slots[s->out[i]].value;
+    }
+    return GRADCAM_OK;
+}
+
+static bool foldable(const gc_plan *p, const gc_step *s)
+{
+    if ((s->op->flags & GC_OP_SHAPE_ONLY) != 0) {
+        return true;
+    }
+    /* Somebody asks for the gradient of a value that no input reaches, such as
+       a position embedding: it is then computed like any other. */
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        int32_t value = s->out[i] < 0 ? -1 : p->slots[s->out[i]].net_value;
+        if (value >= 0 && (p->watch[value] & GRADCAM_WATCH_GRAD) != 0) {
+            return false;
+        }
+    }
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        if (s->in[i] >= 0 && !p->slots[s->in[i]].constant) {
+            return false;
+        }
+    }
+    return (s->op->flags & GC_OP_CL) == 0 || s->call.in[0] == NULL || s->call.in[0]->ndim < 3;
+}
+
+/* Runs the node now; its outputs become constants. */
+static gc_status fold(gc_plan *p, gc_step *s, gc_error *err)
+{
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        if (s->out[i] < 0) {
+            continue;
+        }
+        gc_slot *slot = &p->slots[s->out[i]];
+        gc_row_strides(slot->value.ndim, slot->value.shape, slot->value.strides);
+        slot->owned = gc_mem_alloc(p->ctx, (size_t)gc_numel(&slot->value) + 1, gc_dtype_size(slot->value.dtype));
+        slot->value.data = slot->owned;
+        slot->constant = 1;
+        if (slot->owned == NULL) {
+            return GC_NOMEM(err);
+        }
+    }
+    s->call.aux = gc_mem_alloc(p->ctx, s->call.aux_bytes + 1, 1);
+    s->call.work = gc_mem_alloc(p->ctx, s->call.work_bytes + 1, 1);
+    gc_status status = s->call.aux == NULL || s->call.work == NULL ? GC_NOMEM(err) : s->op->forward(&s->call);
+    gc_mem_free(p->ctx, s->call.aux);
+    gc_mem_free(p->ctx, s->call.work);
+    return status;
+}
+
+static bool same_layout_cl(const gc_plan *p, const gc_step *s, const gc_tensor *out)
+{
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        if (s->in[i] >= 0) {
+            const gc_tensor *t = &p->slots[s->in[i]].value;
+            if (t->ndim == out->ndim && t->ndim >= 3 && !gc_is_row(t)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void set_output_layouts(gc_plan *p, gc_step *s, int32_t step)
+{
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        if (s->out[i] < 0) {
+            continue;
+        }
+        gc_slot *slot = &p->slots[s->out[i]];
+        bool cl = (s->op->flags & GC_OP_CL) != 0 ? i == 0
+                  : (s->op->flags & GC_OP_SAME) != 0 && same_layout_cl(p, s, &slot->value);
+        set_layout(&slot->value, cl);
+        slot->producer = step;
+    }
+}
+
+/* Brings the inputs into the layout that the operator asks for.  Copies are
+   steps before this one, so the step moves to the end of the list. */
+static gc_status set_input_layouts(gc_plan *p, gc_step *s, gc_error *err)
+{
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        if (s->in[i] < 0 || (s->op->flags & GC_OP_SAME) != 0) {
+            continue;
+        }
+        bool cl = (s->op->flags & GC_OP_CL) != 0 && i == 0;
+        GC_TRY(in_layout(p, s->in[i], cl, &s->in[i], err));
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status add_node(gc_plan *p, int32_t index, gc_error *err)
+{
+    const gc_node *n = &p->net->nodes[index];
+    gc_step s;
+    memset(&s, 0, sizeof s);
+    s.node = index;
+    gc_status status = begin_step(p, n, &s, err);
+    if (status == GRADCAM_OK) {
+        status = n->op->infer(&s.call);
+    }
+    bool folded = status == GRADCAM_OK && foldable(p, &s);
+    if (folded) {
+        status = fold(p, &s, err);
+    } else if (status == GRADCAM_OK) {
+        status = set_input_layouts(p, &s, err);
+    }
+    if (status != GRADCAM_OK || folded) {
+        free_step(p->ctx, &s);
+        if (status != GRADCAM_OK && err != NULL) {
+            err->node = index;
+        }
+        return status;
+    }
+    set_output_layouts(p, &s, p->n_steps);
+    p->steps[p->n_steps++] = s;
+    return GRADCAM_OK;
+}
+
+static gc_status alloc_plan(gc_plan *p, gc_error *err)
+{
+    const gc_net *net = p->net;
+    size_t values = (size_t)net->n_values + 1, steps = (size_t)net->n_nodes + values + 1;
+    p->slots = gc_mem_alloc(p->ctx, 2 * values, sizeof *p->slots); /* each value in two layouts */
+    p->steps = gc_mem_alloc(p->ctx, steps, sizeof *p->steps);
+    p->slot_of = gc_mem_alloc(p->ctx, values, sizeof *p->slot_of);
+    if (p->slots == NULL || p->steps == NULL || p->slot_of == NULL) {
+        return GC_NOMEM(err);
+    }
+    memset(p->slot_of, 0xff, values * sizeof *p->slot_of);
+    return GRADCAM_OK;
+}
+
+static void mark_kept(gc_plan *p, const gc_wish *wish)
+{
+    for (int32_t i = 0; i < p->net->n_values; i++) {
+        int32_t slot = p->slot_of[i];
+        if (slot >= 0 && wish->watch[i] != 0) {
+            p->slots[slot].kept = 1;
+            p->slots[slot].want_grad = (wish->watch[i] & GRADCAM_WATCH_GRAD) != 0 && !p->slots[slot].constant;
+        }
+    }
+    for (int32_t i = 0; i < p->net->n_outputs; i++) {
+        p->slots[slot_of_value(p, p->net->outputs[i])].kept = 1;
+    }
+}
+
+static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
+{
+    GC_TRY(alloc_plan(p, err));
+    for (int32_t i = 0; i < p->net->n_inputs; i++) {
+        GC_TRY(add_input(p, i, wish->inputs[i], err));
+    }
+    for (int32_t i = 0; i < p->net->n_nodes; i++) {
+        GC_TRY(add_node(p, i, err));
+    }
+    mark_kept(p, wish);
+    return gc_plan_memory(p, err);
+}
+
+gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err)
+{
+    gc_plan *p = gc_mem_alloc(net->ctx, 1, sizeof *p);
+    if (p == NULL) {
+        return GC_NOMEM(err);
+    }
+    p->ctx = net->ctx;
+    p->net = net;
+    p->watch = wish->watch;
+    gc_status status = build(p, wish, err);
+    p->watch = NULL;
+    if (status != GRADCAM_OK) {
+        gc_plan_free(p);
+        return status;
+    }
+    *out = p;
+    return GRADCAM_OK;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* The plan of one run for given input shapes.
+ *
+ * A slot is storage for a value in one layout (and for its gradient); a step
+ * runs a node, or copies a slot into another layout.  Times: step s runs
+ * forward at time s and backward at 2S-1-s; what must outlive both passes
+ * lives to 2S.  All memory comes from one arena by these lifetimes.
+ */
+#ifndef GC_RUN_PLAN_H
+#define GC_RUN_PLAN_H
+
+#include "graph/net.h"
+
+typedef struct gc_block {
+    size_t bytes, offset;
+    int32_t first, last; /* times, inclusive; bytes == 0: unused */
+} gc_block;
+
+typedef struct gc_slot {
+    gc_tensor value;
+    gc_tensor grad;
+    void *owned;        /* folded constant data */
+    gc_block memory, grad_memory;
+    int32_t net_value;  /* or -1 for a reordered copy */
+    int32_t other;      /* the slot with the other layout, or -1 */
+    int32_t producer;   /* step, or -1 */
+    int32_t constant;
+    int32_t kept;       /* outputs, watched and hooked values */
+    int32_t want_grad;  /* watched gradient */
+    int32_t active;     /* a gradient flows through it */
+    int32_t has_grad;   /* during and after a backward pass */
+} gc_slot;
+
+typedef struct gc_step {
+    gc_op_call call;
+    const gc_op *op;    /* NULL: copy in[0] to out[0] */
+    int32_t *in;        /* slots, -1 absent */
+    int32_t *out;
+    gc_tensor *temp;    /* per input: where a further gradient goes before it is added */
+    gc_block *temp_memory;
+    gc_block aux_memory, work_memory, back_work_memory;
+    int32_t node;       /* or -1 */
+    int32_t backward;   /* takes part in backward passes */
+} gc_step;
+
+typedef struct gc_plan {
+    gc_ctx *ctx;
+    const gc_net *net;
+    const uint32_t *watch; /* per net value, during building */
+    gc_slot *slots;
+    gc_step *steps;
+    int32_t *slot_of; /* per net value, -1 none */
+    unsigned char *arena;
+    size_t arena_bytes;
+    int32_t n_slots, n_steps;
+} gc_plan;
+
+/* What a run asks of a plan, per net value. */
+typedef struct gc_wish {
+    const uint32_t *watch;     /* GRADCAM_WATCH_* bits */
+    gc_tensor *const *inputs;  /* bound tensors, by position of the input */
+} gc_wish;
+
+gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);
+void gc_plan_free(gc_plan *plan);
+/* Lifetimes and the arena; called by gc_plan_build. */
+gc_status gc_plan_memory(gc_plan *plan, gc_error *err);
+
+#endif

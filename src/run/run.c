@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/* The public face of a run. */
+#include "run/run.h"
+
+#include <string.h>
+
+static bool shape_fits(const gc_value *v, const gc_tensor *t)
+{
+    if (v->ndim < 0) {
+        return true;
+    }
+    bool fits = v->ndim == t->ndim;
+    for (int32_t i = 0; fits && i < v->ndim; i++) {
+        fits = v->shape[i] < 0 || v->shape[i] == t->shape[i];
+    }
+    return fits;
+}
+
+gc_status gc_run_create(gc_net *net, gc_run **out, gc_error *err)
+{
+    if (net == NULL || out == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_create: an argument is NULL");
+    }
+    gc_run *run = gc_mem_alloc(net->ctx, 1, sizeof *run);
+    if (run == NULL) {
+        return GC_NOMEM(err);
+    }
+    run->ctx = net->ctx;
+    run->net = gc_net_ref(net);
+    run->inputs = gc_mem_alloc(net->ctx, (size_t)net->n_inputs + 1, sizeof(gc_tensor *));
+    run->watch = gc_mem_alloc(net->ctx, (size_t)net->n_values + 1, sizeof *run->watch);
+    run->rule_nodes = gc_mem_alloc(net->ctx, (size_t)net->n_nodes + 1, sizeof *run->rule_nodes);
+    if (run->inputs == NULL || run->watch == NULL || run->rule_nodes == NULL) {
+        gc_run_destroy(run);
+        return GC_NOMEM(err);
+    }
+    *out = run;
+    return GRADCAM_OK;
+}
+
+void gc_run_destroy(gc_run *run)
+{
+    if (run == NULL) {
+        return;
+    }
+    for (int32_t i = 0; run->inputs != NULL && i < run->net->n_inputs; i++) {
+        gc_tensor_unref(run->inputs[i]);
+    }
+    gc_plan_free(run->plan);
+    gc_mem_free(run->ctx, run->inputs);
+    gc_mem_free(run->ctx, run->watch);
+    gc_mem_free(run->ctx, run->hooks);
+    gc_mem_free(run->ctx, run->rule_nodes);
+    gc_net *net = run->net;
+    gc_mem_free(run->ctx, run);
+    gc_net_unref(net);
+}
+
+gc_net *gc_run_net(gc_run *run)
+{
+    return run == NULL ? NULL : run->net;
+}
+
+gc_ctx *gc_run_ctx(gc_run *run)
+{
+    return run == NULL ? NULL : run->ctx;
+}
+
+/* The plan stays until the next prepare, so that a hook may ask for more while
+   a pass is running over it. */
+static void forget_plan(gc_run *run)
+{
+    run->stale = 1;
+}
+
+static gc_status find_input(const gc_run *run, const char *name, int32_t *out, gc_error *err)
+{
+    const gc_net *net = run->net;
+    if (name == NULL && net->n_inputs == 1) {
+        *out = 0;
+        return GRADCAM_OK;
+    }
+    for (int32_t i = 0; name != NULL && i < net->n_inputs; i++) {
+        if (strcmp(net->values[net->inputs[i]].name, name) == 0) {
+            *out = i;
+            return GRADCAM_OK;
+        }
+    }
+    return gc_fail(err, GRADCAM_E_NOT_FOUND, "no input \"%s\"; the network has %d, the first is \"%s\"",
+                   name == NULL ? "" : name, (int)net->n_inputs,
+                   net->n_inputs > 0 ? net->values[net->inputs[0]].name : "");
+}
+
+gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error *err)
+{
+    int32_t k = 0;
+    if (run == NULL || t == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_set_input: an argument is NULL");
+    }
+    GC_TRY(find_input(run, name, &k, err));
+    const gc_value *v = &run->net->values[run->net->inputs[k]];
+    if (!shape_fits(v, t)) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "input \"%s\": the tensor's shape is not the declared one", v->name);
+    }
+    if (run->inputs[k] == NULL || !gc_same_shape(run->inputs[k], t) || run->inputs[k]->dtype != t->dtype) {
+        forget_plan(run);
+    }
+    gc_tensor_ref(t);
+    gc_tensor_unref(run->inputs[k]);
+    run->inputs[k] = t;
+    return GRADCAM_OK;
+}
+
+/* A value's name, or a node's name for its first output. */
+static gc_status find_value(const gc_run *run, const char *name, int32_t *out, gc_error *err)
+{
+    if (name == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "the name of a value is NULL");
+    }
+    int32_t id = gc_net_find_value(run->net, name);
+    id = id >= 0 ? id : gc_net_find_node_value(run->net, name);
+    if (id < 0) {
+        return gc_fail(err, GRADCAM_E_NOT_FOUND, "the network has no value or node \"%s\"", name);
+    }
+    *out = id;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err)
+{
+    int32_t id = -1;
+    if (run == NULL || what == 0 || what > (GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD)) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_watch: run is NULL or what is unknown");
+    }
+    GC_TRY(find_value(run, name, &id, err));
+    if ((run->watch[id] | what) != run->watch[id]) {
+        run->watch[id] |= what;
+        forget_plan(run);
+    }
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_prepare(gc_run *run, gc_error *err)
+{
+    if (run == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_prepare: run is NULL");
+    }
+    if (run->plan != NULL && !run->stale) {
+        return GRADCAM_OK;
+    }
+    gc_plan_free(run->plan);
+    run->plan = NULL;
+    run->forwarded = 0;
+    gc_wish wish = {run->watch, run->inputs};
+    GC_TRY(gc_plan_build(run->net, &wish, &run->plan, err));
+    run->stale = 0;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_forward(gc_run *run, gc_error *err)
+{
+    GC_TRY(gc_run_prepare(run, err));
+    run->forwarded = 0;
+    GC_TRY(gc_exec_forward(run, err));
+    run->forwarded = 1;
+    return GRADCAM_OK;
+}
+
+static gc_status kept_slot(gc_run *run, const char *name, int32_t *out, gc_error *err)
+{
+    int32_t id = -1;
+    if (run == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "run is NULL");
+    }
+    if (name == NULL && run->net->n_outputs == 1) {
+        name = run->net->values[run->net->outputs[0]].name;
+    }
+    GC_TRY(find_value(run, name, &id, err));
+    if (run->plan == NULL || !run->forwarded) {
+        return gc_fail(err, GRADCAM_E_STATE, "no forward pass yet; call gc_run_forward");
+    }
+    int32_t slot = run->plan->slot_of[id];
+    if (slot < 0 || !(run->plan->slots[slot].kept || run->plan->slots[slot].constant)) {
+        return gc_fail(err, GRADCAM_E_STATE, "value \"%s\" was not kept; call gc_run_watch before gc_run_forward",
+                       name);
+    }
+    *out = slot;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, gc_error *err)
+{
+    int32_t slot = -1;
+    GC_TRY(kept_slot(run, name, &slot, err));
+    gc_slot *s = &run->plan->slots[slot];
+    if (seed == NULL || !gc_same_shape(seed, &s->value)) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "the seed must have the shape of \"%s\"", name == NULL ? "output" : name);
+    }
+    if (s->value.dtype != GRADCAM_F32) {
+        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "\"%s\" holds no floating numbers", name == NULL ? "output" : name);
+    }
+    if (s->active) {
+        gc_tensor_convert(seed, &s->grad);
+    }
+    return gc_exec_backward(run, s->active ? slot : -1, err);
+}
+
+gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err)
+{
+    int32_t slot = -1;
+    GC_TRY(kept_slot(run, name, &slot, err));
+    *out = &run->plan->slots[slot].value;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_error *err)
+{
+    int32_t slot = -1;
+    GC_TRY(kept_slot(run, name, &slot, err));
+    gc_slot *s = &run->plan->slots[slot];
+    if (!s->want_grad && !s->constant) {
+        return gc_fail(err, GRADCAM_E_STATE, "the gradient of \"%s\" was not asked for; call gc_run_watch", name);
+    }
+    if (!s->has_grad) {
+        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "no gradient reached \"%s\"", name);
+    }
+    *out = &s->grad;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, gc_error *err)
+{
+    int32_t id = -1;
+    if (run == NULL || desc == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_describe: an argument is NULL");
+    }
+    GC_TRY(find_value(run, name, &id, err));
+    if (run->plan == NULL || run->plan->slot_of[id] < 0) {
+        return gc_fail(err, GRADCAM_E_STATE, "\"%s\" has no shape yet; call gc_run_prepare", name);
+    }
+    gc_tensor_describe(&run->plan->slots[run->plan->slot_of[id]].value, desc);
+    desc->data = NULL;
+    return GRADCAM_OK;
+}
+
+size_t gc_run_arena_bytes(const gc_run *run)
+{
+    return run == NULL || run->plan == NULL ? 0 : run->plan->arena_bytes;
+}
+
+gc_status gc_run_set_rule(gc_run *run, gc_rule rule, gc_error *err)
+{
+    if (run == NULL || rule < GRADCAM_RULE_PLAIN || rule > GRADCAM_RULE_DECONVNET) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_set_rule: unknown rule %d", (int)rule);
+    }
+    run->rule = rule;
+    return GRADCAM_OK;
+}
+
+int32_t gc_run_rule_node_count(const gc_run *run)
+{
+    return run == NULL ? 0 : run->n_rule_nodes;
+}
+
+int32_t gc_run_rule_node(const gc_run *run, int32_t k)
+{
+    return run == NULL || k < 0 || k >= run->n_rule_nodes ? -1 : run->rule_nodes[k];
+}
+
+static bool grow_hooks(gc_run *run)
+{
+    if (run->n_hooks < run->cap_hooks) {
+        return true;
+    }
+    int32_t capacity = run->cap_hooks * 2 + 8;
+    gc_hook *hooks = gc_mem_alloc(run->ctx, (size_t)capacity, sizeof *hooks);
+    if (hooks == NULL) {
+        return false;
+    }
+    if (run->n_hooks > 0) {
+        memcpy(hooks, run->hooks, (size_t)run->n_hooks * sizeof *hooks);
+    }
+    gc_mem_free(run->ctx, run->hooks);
+    run->hooks = hooks;
+    run->cap_hooks = capacity;
+    return true;
+}
+
+gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook_fn fn, void *user, int32_t *hook,
+                          gc_error *err)
+{
+    int32_t id = -1;
+    if (run == NULL || fn == NULL || (flags & (GRADCAM_HOOK_FORWARD | GRADCAM_HOOK_BACKWARD)) == 0) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_add_hook: run or fn is NULL, or no phase is given");
+    }
+    GC_TRY(find_value(run, name, &id, err));
+    if (!grow_hooks(run)) {
+        return GC_NOMEM(err);
+    }
+    uint32_t what = (flags & GRADCAM_HOOK_BACKWARD) != 0 ? GRADCAM_WATCH_GRAD : GRADCAM_WATCH_VALUE;
+    GC_TRY(gc_run_watch(run, name, what | GRADCAM_WATCH_VALUE, err));
+    run->hooks[run->n_hooks] = (gc_hook){fn, user, id, flags};
+    if (hook != NULL) {
+        *hook = run->n_hooks;
+    }
+    run->n_hooks++;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_remove_hook(gc_run *run, int32_t hook)
+{
+    if (run == NULL || hook < 0 || hook >= run->n_hooks || run->hooks[hook].fn == NULL) {
+        return GRADCAM_E_NOT_FOUND;
+    }
+    run->hooks[hook].fn = NULL;
+    return GRADCAM_OK;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* One execution of a network: bound inputs, wishes, hooks, and the plan. */
+#ifndef GC_RUN_RUN_H
+#define GC_RUN_RUN_H
+
+#include "run/plan.h"
+
+typedef struct gc_hook {
+    gc_hook_fn fn; /* NULL: removed */
+    void *user;
+    int32_t value;
+    uint32_t flags;
+} gc_hook;
+
+struct gc_run {
+    gc_ctx *ctx;
+    gc_net *net;
+    gc_plan *plan;       /* NULL before the first prepare */
+    gc_tensor **inputs;  /* bound, by position */
+    uint32_t *watch;     /* per value: what hosts and hooks asked for */
+    gc_hook *hooks;
+    int32_t *rule_nodes; /* nodes touched by a rule in the last backward pass */
+    int32_t n_hooks, cap_hooks;
+    int32_t n_rule_nodes;
+    gc_rule rule;
+    int32_t forwarded;
+    int32_t stale; /* the plan no longer fits; replaced by the next prepare */
+};
+
+gc_status gc_exec_forward(gc_run *run, gc_error *err);
+/* Gradients start at `slot`, whose grad tensor holds the seed already. */
+gc_status gc_exec_backward(gc_run *run, int32_t slot, gc_error *err);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* Tensors: shape, element type, strides, ownership, views. */
+#ifndef GC_TENSOR_TENSOR_H
+#define GC_TENSOR_TENSOR_H
+
+#include <stdbool.h>
+
+#include "gradcam/gradcam.h"
+
+struct gc_tensor {
+    gc_ctx *ctx;
+    void *data;
+    void (*release)(void *user, void *data); /* NULL: borrowed, or owned by ctx */
+    void *user;
+    int32_t refs; /* atomic; 0: embedded in another object, never freed */
+    int32_t ndim;
+    gc_dtype dtype;
+    int32_t owned; /* data came from gc_mem_alloc */
+    int64_t shape[GRADCAM_MAX_DIMS];
+    int64_t strides[GRADCAM_MAX_DIMS]; /* elements */
+};
+
+/* Number of elements (checked when the tensor was made). */
+int64_t gc_numel(const gc_tensor *t);
+/* Number of elements of a shape, or -1 when negative or too large. */
+int64_t gc_shape_numel(int32_t ndim, const int64_t *shape);
+/* Row-major strides of the shape. */
+void gc_row_strides(int32_t ndim, const int64_t *shape, int64_t *strides);
+/* Strides of channels-last storage: dimension 1 moves fastest.  ndim >= 2. */
+void gc_cl_strides(int32_t ndim, const int64_t *shape, int64_t *strides);
+/* True when the elements lie in row-major (or channels-last) order without gaps. */
+bool gc_is_row(const gc_tensor *t);
+bool gc_is_cl(const gc_tensor *t);
+bool gc_same_shape(const gc_tensor *a, const gc_tensor *b);
+
+/* Copies element by element between any strides and types; equal shapes. */
+void gc_tensor_convert(const gc_tensor *src, gc_tensor *dst);
+
+#endif

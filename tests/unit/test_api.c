@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+#define _POSIX_C_SOURCE 200809L
+/* The public interface on a small network with known answers: builder, run,
+   hooks, the four functions, and a loop in which every allocation fails. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gradcam/gradcam.h"
+
+typedef struct tally {
+    int passed, failed;
+} tally;
+
+static void expect(tally *t, int ok, const char *what)
+{
+    if (ok) {
+        t->passed++;
+    } else {
+        t->failed++;
+        printf("FAILED: %s\n", what);
+    }
+}
+
+/* An allocator that fails from call `fail_at` on and counts live blocks. */
+typedef struct heap {
+    long calls, fail_at, live;
+} heap;
+
+static void *heap_alloc(void *user, size_t size, size_t align)
+{
+    heap *h = user;
+    void *p = NULL;
+    if (h->fail_at >= 0 && h->calls++ >= h->fail_at) {
+        return NULL;
+    }
+    if (posix_memalign(&p, align, size) == 0) {
+        h->live++;
+    }
+    return p;
+}
+
+static void heap_release(void *user, void *ptr, size_t size, size_t align)
+{
+    heap *h = user;
+    (void)size;
+    (void)align;
+    h->live--;
+    free(ptr);
+}
+
+static const float conv_weight[2 * 1 * 1 * 1] = {1.0f, -2.0f};
+static const float fc_weight[2 * 2] = {1.0f, 2.0f, 3.0f, 4.0f};
+
+static gc_status add_weight(gc_ctx *ctx, gc_builder *b, const char *name, const float *data, int32_t ndim,
+                            const int64_t *shape, gc_error *err)
+{
+    gc_tensor_desc d;
+    gc_tensor *t = NULL;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = ndim;
+    memcpy(d.shape, shape, (size_t)ndim * sizeof *shape);
+    d.data = (void *)(uintptr_t)data;
+    gc_status s = gc_tensor_create(ctx, &d, &t, err);
+    if (s == GRADCAM_OK) {
+        s = gc_builder_weight(b, name, t, err);
+    }
+    gc_tensor_unref(t);
+    return s;
+}
+
+static gc_status one_node(gc_builder *b, const char *op, const char *x, const char *w, const char *y,
+                          const gc_attr *attr, gc_error *err)
+{
+    const char *in[2] = {x, w}, *out[1] = {y};
+    return gc_builder_node(b, op, NULL, in, w == NULL ? 1 : 2, out, 1, attr, attr == NULL ? 0 : 1, err);
+}
+
+/* x [N,1,2,2] -> Conv 1x1 (weights 1, -2) -> Relu -> GlobalAveragePool -> Flatten -> Gemm -> Softmax */
+static gc_status fill(gc_ctx *ctx, gc_builder *b, gc_error *err)
+{
+    static const int64_t cw[4] = {2, 1, 1, 1}, fw[2] = {2, 2}, one = 1;
+    const gc_attr trans = {"transB", &one, 1, GRADCAM_ATTR_INT, 0};
+    gc_tensor_desc d;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = 4;
+    d.shape[0] = -1;
+    d.shape[1] = 1;
+    d.shape[2] = d.shape[3] = 2;
+    gc_status s = gc_builder_input(b, "x", &d, err);
+    s = s ? s : add_weight(ctx, b, "cw", conv_weight, 4, cw, err);
+    s = s ? s : add_weight(ctx, b, "fw", fc_weight, 2, fw, err);
+    s = s ? s : one_node(b, "Conv", "x", "cw", "c", NULL, err);
+    s = s ? s : one_node(b, "Relu", "c", NULL, "r", NULL, err);
+    s = s ? s : one_node(b, "GlobalAveragePool", "r", NULL, "g", NULL, err);
+    s = s ? s : one_node(b, "Flatten", "g", NULL, "f", NULL, err);
+    s = s ? s : one_node(b, "Gemm", "f", "fw", "y", &trans, err);
+    s = s ? s : one_node(b, "Softmax", "y", NULL, "p", NULL, err);
+    return s ? s : gc_builder_output(b, "p", err);
+}
+
+static gc_status make_net(gc_ctx *ctx, gc_net **net, gc_error *err)
+{
+    gc_builder *b = NULL;
+    gc_status s = gc_builder_create(ctx, 13, &b, err);
+    s = s ? s : fill(ctx, b, err);
+    s = s ? s : gc_builder_finish(b, net, err);
+    gc_builder_destroy(b);
+    return s;
+}
+
+static const float image[4] = {1.0f, -1.0f, 2.0f, 0.5f};
+
+static gc_status make_run(gc_ctx *ctx, gc_run **run, gc_error *err)
+{
+    gc_net *net = NULL;
+    gc_tensor *x = NULL;
+    gc_tensor_desc d;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = 4;
+    d.shape[0] = d.shape[1] = 1;
+    d.shape[2] = d.shape[3] = 2;
+    d.data = (void *)(uintptr_t)image;
+    gc_run *made = NULL;
+    gc_status s = make_net(ctx, &net, err);
+    s = s ? s : gc_run_create(net, &made, err);
+    s = s ? s : gc_tensor_create(ctx, &d, &x, err);
+    s = s ? s : gc_run_set_input(made, NULL, x, err);
+    gc_tensor_unref(x);
+    gc_net_unref(net);
+    if (s == GRADCAM_OK) {
+        *run = made;
+    } else {
+        gc_run_destroy(made);
+    }
+    return s;
+}
+
+static int near(const gc_tensor *t, const float *want, int n)
+{
+    gc_tensor_desc d;
+    gc_tensor_describe(t, &d);
+    for (int i = 0; i < n; i++) {
+        if (!(fabsf(((const float *)d.data)[i] - want[i]) <= 1e-6f)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+typedef gc_status (*method)(gc_run *, const gc_explain_options *, gc_tensor **, gc_error *);
+
+/* Worked by hand: r = {1,0,2,.5 | 0,2,0,0}, g = {.875, .5}; class 1 wins with
+   3*.875 + 4*.5; weights 3 and 4, Z = 4. */
+static void test_values(tally *t, gc_run *run)
+{
+    static const float cam[4] = {3.0f, 8.0f, 6.0f, 1.5f};
+    static const float gradcam[4] = {0.75f, 2.0f, 1.5f, 0.375f};
+    static const float guided[4] = {0.75f, -2.0f, 0.75f, 0.75f};
+    static const float both[4] = {0.5625f, -4.0f, 1.125f, 0.28125f};
+    static const float *const wants[4] = {cam, gradcam, guided, both};
+    static const method methods[4] = {gc_cam, gc_gradcam, gc_guided_backprop, gc_guided_gradcam};
+    for (int i = 0; i < 4; i++) {
+        gc_error err;
+        gc_report report;
+        gc_explain_options o;
+        gc_tensor *map = NULL;
+        memset(&err, 0, sizeof err);
+        memset(&o, 0, sizeof o);
+        memset(&report, 0, sizeof report);
+        o.report = &report;
+        gc_status s = methods[i](run, &o, &map, &err);
+        expect(t, s == GRADCAM_OK, err.message);
+        expect(t, s == GRADCAM_OK && near(map, wants[i], 4), "values of a method on the worked example");
+        expect(t, s == GRADCAM_OK && report.index == 1 && strcmp(report.output, "y") == 0, "target chosen");
+        expect(t, s == GRADCAM_OK && (i == 2 || strcmp(report.layer, "r") == 0), "layer chosen");
+        gc_tensor_unref(map);
+    }
+}
+
+static int32_t double_it(void *user, const gc_hook_event *event)
+{
+    gc_tensor_desc d;
+    int32_t *hook = user;
+    gc_tensor_describe(event->tensor, &d);
+    for (int i = 0; i < 8; i++) {
+        ((float *)d.data)[i] *= 2.0f;
+    }
+    return gc_run_remove_hook(event->run, *hook);
+}
+
+static void test_hooks(tally *t, gc_run *run)
+{
+    static const float doubled[4] = {1.5f, 4.0f, 3.0f, 0.75f}, plain[4] = {0.75f, 2.0f, 1.5f, 0.375f};
+    gc_tensor *map = NULL;
+    int32_t hook = -1;
+    gc_status s = gc_run_add_hook(run, "r", GRADCAM_HOOK_FORWARD | GRADCAM_HOOK_WRITE, double_it, &hook, &hook, NULL);
+    expect(t, s == GRADCAM_OK, "adding a hook");
+    s = gc_gradcam(run, NULL, &map, NULL);
+    expect(t, s == GRADCAM_OK && near(map, doubled, 4), "a hook replaces an activation");
+    gc_tensor_unref(map);
+    map = NULL;
+    s = gc_gradcam(run, NULL, &map, NULL);
+    expect(t, s == GRADCAM_OK && near(map, plain, 4), "a hook removed itself");
+    gc_tensor_unref(map);
+}
+
+static void test_errors(tally *t, gc_ctx *ctx, gc_run *run)
+{
+    gc_error err;
+    gc_tensor *map = NULL;
+    gc_net *net = NULL;
+    gc_explain_options o;
+    memset(&o, 0, sizeof o);
+    o.layer = "nowhere";
+    expect(t, gc_gradcam(run, &o, &map, &err) == GRADCAM_E_NOT_FOUND && map == NULL, "unknown layer");
+    expect(t, strstr(err.message, "nowhere") != NULL, "the message names the layer");
+    o.layer = "c";
+    expect(t, gc_cam(run, &o, &map, &err) == GRADCAM_E_UNSUPPORTED && map == NULL, "CAM needs its pattern");
+    expect(t, gc_net_load_memory(ctx, "x", 1, NULL, &net, &err) == GRADCAM_E_FORMAT && net == NULL, "no model");
+    expect(t, gc_net_load_file(ctx, "/nonexistent.onnx", NULL, &net, &err) == GRADCAM_E_IO, "no file");
+    expect(t, gc_ctx_create(NULL, NULL, &err) == GRADCAM_E_INVALID, "no result pointer");
+}
+
+/* Everything once, with an allocator that fails from call n on. */
+static gc_status everything(heap *h, gc_error *err)
+{
+    static const method methods[4] = {gc_cam, gc_gradcam, gc_guided_backprop, gc_guided_gradcam};
+    gc_allocator a;
+    gc_ctx_options co;
+    gc_ctx *ctx = NULL;
+    gc_run *run = NULL;
+    memset(&a, 0, sizeof a);
+    memset(&co, 0, sizeof co);
+    a.user = h;
+    a.alloc = heap_alloc;
+    a.release = heap_release;
+    co.allocator = &a;
+    gc_status s = gc_ctx_create(&co, &ctx, err);
+    s = s ? s : make_run(ctx, &run, err);
+    for (int i = 0; i < 4 && s == GRADCAM_OK; i++) {
+        gc_tensor *map = NULL;
+        s = methods[i](run, NULL, &map, err);
+        if (s != GRADCAM_OK && map != NULL) {
+            s = GRADCAM_E_INTERNAL; /* an output was touched */
+        }
+        gc_tensor_unref(map);
+    }
+    gc_run_destroy(run);
+    gc_ctx_unref(ctx);
+    return s;
+}
+
+static void test_faults(tally *t)
+{
+    gc_status s = GRADCAM_E_NOMEM;
+    int clean = 1;
+    long n = 0;
+    for (; s != GRADCAM_OK && n < 100000; n++) {
+        heap h = {0, n, 0};
+        gc_error err;
+        memset(&err, 0, sizeof err);
+        s = everything(&h, &err);
+        clean = clean && h.live == 0 && (s == GRADCAM_OK || s == GRADCAM_E_NOMEM);
+    }
+    printf("fault loop: %ld allocations failed in turn\n", n - 1);
+    expect(t, s == GRADCAM_OK && n > 20, "the fault loop reaches the end");
+    expect(t, clean, "every failed allocation gives a clean error and leaks nothing");
+}
+
+int main(void)
+{
+    tally t = {0, 0};
+    gc_ctx *ctx = NULL;
+    gc_run *run = NULL;
+    gc_error err;
+    memset(&err, 0, sizeof err);
+    expect(&t, gc_ctx_create(NULL, &ctx, &err) == GRADCAM_OK, "a context");
+    expect(&t, make_run(ctx, &run, &err) == GRADCAM_OK, err.message);
+    if (run != NULL) {
+        test_values(&t, run);
+        test_hooks(&t, run);
+        test_errors(&t, ctx, run);
+    }
+    gc_run_destroy(run);
+    gc_ctx_unref(ctx);
+    test_faults(&t);
+    printf("%d passed, %d failed, 0 skipped\n", t.passed, t.failed);
+    return t.failed != 0;
+}
