@@ -31,11 +31,11 @@ all: $(SO) $(B)/libgradcam.a
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(GC_CFLAGS) $(CLI_CFLAGS) -MMD -c $< -o $@
+	$(CC) $(GC_CFLAGS) $(CLI_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(GC_CFLAGS) -MMD -c $< -o $@
+	$(CC) $(GC_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/libgradcam.a: $(LIB_OBJ)
 	rm -f $@
