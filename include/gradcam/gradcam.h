@@ -237,7 +237,8 @@ enum {
     GRADCAM_ATTR_STRING = 3, /* data: const char *, count bytes */
     GRADCAM_ATTR_INTS = 4,   /* data: const int64_t * */
     GRADCAM_ATTR_FLOATS = 5, /* data: const float * */
-    GRADCAM_ATTR_TENSOR = 6  /* data: const gc_tensor *, count 1 */
+    GRADCAM_ATTR_TENSOR = 6, /* data: const gc_tensor *, count 1 */
+    GRADCAM_ATTR_STRINGS = 7 /* data: const char *, count bytes, one string a line */
 };
 typedef struct gc_attr {
     const char *name;

@@ -99,6 +99,7 @@ static gc_status read_attr(gc_ctx *ctx, const gc_attr *from, gc_attr_value *to, 
     switch (from->kind) {
     case GRADCAM_ATTR_INT: to->i = *(const int64_t *)from->data; break;
     case GRADCAM_ATTR_FLOAT: to->f = *(const float *)from->data; break;
+    case GRADCAM_ATTR_STRINGS:
     case GRADCAM_ATTR_STRING: to->string = from->data; break;
     case GRADCAM_ATTR_INTS: to->ints = from->data; break;
     case GRADCAM_ATTR_FLOATS: to->floats = from->data; break;

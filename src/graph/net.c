@@ -196,7 +196,7 @@ static bool copy_attr(gc_ctx *ctx, const gc_attr_value *src, gc_attr_value *dst)
     dst->floats = NULL;
     dst->string = NULL;
     bool ok = dst->name != NULL;
-    if (src->kind == GRADCAM_ATTR_STRING) {
+    if (src->kind == GRADCAM_ATTR_STRING || src->kind == GRADCAM_ATTR_STRINGS) {
         ok = (dst->string = gc_mem_strdup(ctx, src->string, src->count)) != NULL && ok;
     } else if (src->kind == GRADCAM_ATTR_INTS) {
         int64_t *ints = gc_mem_alloc(ctx, src->count + 1, sizeof *ints);

@@ -262,9 +262,35 @@ static gc_attr_kind attr_kind(uint64_t type)
         return GRADCAM_ATTR_FLOATS;
     case AT_INTS:
         return GRADCAM_ATTR_INTS;
+    case AT_STRINGS:
+        return GRADCAM_ATTR_STRINGS;
     default:
         return 0;
     }
+}
+
+/* Joins the strings of field 9 to one a line. */
+static gc_status attr_strings(gc_import *im, const gc_field *at, gc_pb_attr *attr)
+{
+    const char **list;
+    size_t n, used = 0, bytes = 1;
+    GC_TRY(gc_import_strings(im, gc_wire_make(at->p, at->n), 9, "a list of strings", &list, &n));
+    for (size_t i = 0; i < n; i++) {
+        bytes += strlen(list[i]) + 1;
+    }
+    char *text = gc_arena_alloc(&im->arena, bytes, 1);
+    if (!text) {
+        return gc_import_nomem(im);
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t length = strlen(list[i]);
+        memcpy(text + used, list[i], length);
+        text[used + length] = '\n';
+        used += length + 1;
+    }
+    attr->v.string = text;
+    attr->v.count = used;
+    return GRADCAM_OK;
 }
 
 static gc_status attr_value(gc_import *im, const gc_field *f, const char *node, gc_pb_attr *attr)
@@ -306,6 +332,9 @@ gc_status gc_import_attr(gc_import *im, const gc_field *at, const char *node, gc
     attr->v.string = "";
     if (attr->type == AT_INTS || attr->type == AT_FLOATS) {
         return attr_list(im, at, attr->type == AT_INTS ? 8 : 7, attr);
+    }
+    if (attr->type == AT_STRINGS) {
+        return attr_strings(im, at, attr);
     }
     while (gc_wire_next(&w, &f) > 0) {
         GC_TRY(attr_value(im, &f, node, attr));

@@ -15,7 +15,7 @@ typedef struct gc_attr_value {
     size_t count;           /* of ints, floats or bytes */
     const int64_t *ints;
     const float *floats;
-    const char *string;     /* NUL-terminated, count bytes */
+    const char *string;     /* NUL-terminated, count bytes; of STRINGS one a line */
     gc_tensor *tensor;
 } gc_attr_value;
 

@@ -19,7 +19,7 @@ import gradcam  # noqa: E402
 
 ARCHIVE = ROOT.parent / "shared" / "onnx" / "zoo.tar.xz"
 FAMILIES = ("alexnet vgg vgg_bn resnet_basic resnet_bottleneck cam_gap mobilenet_v2 mnasnet shufflenet_v2 "
-            "efficientnet unet_ac unet_ct convnext bertlike textenc caption_cell odd_shapes vit yolo8head").split()
+            "efficientnet unet_ac unet_ct convnext bertlike textenc caption_cell caption_packed vqa_lstm odd_shapes vit yolo8head").split()
 BOUND = 1e-4  # relative to the largest element, as the zoo's own deviation is 3e-7
 
 
