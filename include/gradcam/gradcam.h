@@ -11,9 +11,10 @@
  *    are negative.  On error no output argument is changed.
  *  - gc_error: may be NULL.  Set struct_size (or zero it all); on error it is
  *    filled with what was wrong, where, and what to do.
- *  - Structs: zero is the default for every field.  struct_size may be 0 (the
- *    size of this header's struct is meant) or sizeof the struct; bytes that
- *    the library does not know must be zero, else GRADCAM_E_ABI.
+ *  - Structs: zero is the default for every field.  struct_size is sizeof the
+ *    struct, or 0 for the size it had in its first version.  Structs grow at
+ *    the end; bytes that the library does not know must be zero, else
+ *    GRADCAM_E_ABI.
  *  - Threads: a gc_net is immutable and may be shared by threads.  A gc_run is
  *    used by one thread at a time.  There is no global state.
  *  - Strings are UTF-8 and NUL-terminated; dimensions are int64_t.
@@ -193,7 +194,11 @@ typedef struct gc_load_options {
     uint32_t struct_size;
     uint32_t max_nodes;            /* 0: 200,000, functions inlined */
     uint64_t max_bytes;            /* of the model and of folded constants; 0: 4 GiB */
-    const gc_reader *external;     /* reserved for external data; must be NULL */
+    /* Reads `size` bytes of weights kept outside the model, at `offset` of what
+       the model calls `location`; 0 is success.  NULL: gc_net_load_file reads
+       from the model's folder, the other two refuse such models. */
+    int32_t (*read_external)(void *user, const char *location, uint64_t offset, void *dst, size_t size);
+    void *external_user;
 } gc_load_options;
 
 /* Loads an ONNX model (opset 6 and later).  Weights are copied.  A model that

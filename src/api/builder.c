@@ -2,6 +2,7 @@
 /* Building a network by hand. */
 #include <string.h>
 
+#include "base/abi.h"
 #include "graph/net.h"
 
 struct gc_builder {
@@ -49,11 +50,17 @@ static gc_status open_builder(const gc_builder *b, gc_error *err)
 
 gc_status gc_builder_input(gc_builder *b, const char *name, const gc_tensor_desc *desc, gc_error *err)
 {
+    gc_tensor_desc d;
     GC_TRY(open_builder(b, err));
-    if (desc == NULL || gc_dtype_size(desc->dtype) == 0) {
-        return gc_fail(err, GRADCAM_E_INVALID, "gc_builder_input: desc is NULL or has no element type");
+    if (desc == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_builder_input: desc is NULL");
     }
-    return gc_net_add_input(b->net, name, desc->dtype, desc->ndim, desc->shape, err);
+    GC_TRY(GC_ABI_IMPORT(desc, &d, err));
+    if (gc_dtype_size(d.dtype) == 0) {
+        return gc_fail(err, GRADCAM_E_DTYPE, "input \"%s\": unknown element type %d", name == NULL ? "" : name,
+                       (int)d.dtype);
+    }
+    return gc_net_add_input(b->net, name, d.dtype, d.ndim, d.shape, err);
 }
 
 /* The engine computes on row-major float32; anything else is converted here. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/abi.h"
 #include "base/pool.h"
 #include "base/status.h"
 
@@ -99,12 +100,12 @@ void gc_log(const gc_ctx *ctx, int32_t level, const char *format, ...)
     ctx->logger.log(ctx->logger.user, level, line);
 }
 
-static gc_status check_options(const gc_ctx_options *o, gc_error *err)
+static gc_status check_services(const gc_ctx *ctx, const gc_ctx_options *o, gc_error *err)
 {
-    if (o->allocator != NULL && (o->allocator->alloc == NULL || o->allocator->release == NULL)) {
+    if (ctx->allocator.alloc == NULL || ctx->allocator.release == NULL) {
         return gc_fail(err, GRADCAM_E_INVALID, "allocator: alloc and release must both be given");
     }
-    if (o->executor != NULL && o->executor->parallel_for == NULL) {
+    if (o->executor != NULL && ctx->executor.parallel_for == NULL) {
         return gc_fail(err, GRADCAM_E_INVALID, "executor: parallel_for is NULL");
     }
     if (o->n_threads > 1024) {
@@ -113,17 +114,18 @@ static gc_status check_options(const gc_ctx_options *o, gc_error *err)
     return GRADCAM_OK;
 }
 
-static void apply_options(gc_ctx *ctx, const gc_ctx_options *o)
+static gc_status apply_options(gc_ctx *ctx, const gc_ctx_options *o, gc_error *err)
 {
     if (o->allocator != NULL) {
-        ctx->allocator = *o->allocator;
+        GC_TRY(GC_ABI_IMPORT(o->allocator, &ctx->allocator, err));
     }
     if (o->logger != NULL) {
-        ctx->logger = *o->logger;
+        GC_TRY(GC_ABI_IMPORT(o->logger, &ctx->logger, err));
     }
     if (o->executor != NULL) {
-        ctx->executor = *o->executor;
+        GC_TRY(GC_ABI_IMPORT(o->executor, &ctx->executor, err));
     }
+    return check_services(ctx, o, err);
 }
 
 gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *err)
@@ -136,20 +138,22 @@ gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *e
     seed.allocator.alloc = default_alloc;
     seed.allocator.release = default_release;
     seed.refs = 1;
+    gc_ctx_options o;
+    memset(&o, 0, sizeof o);
     if (options != NULL) {
-        GC_TRY(check_options(options, err));
-        apply_options(&seed, options);
+        GC_TRY(GC_ABI_IMPORT(options, &o, err));
+        GC_TRY(apply_options(&seed, &o, err));
     }
     gc_ctx *ctx = gc_mem_alloc(&seed, 1, sizeof *ctx);
     if (ctx == NULL) {
         return GC_NOMEM(err);
     }
     *ctx = seed;
-    if (options != NULL && options->n_threads > 1 && ctx->executor.parallel_for == NULL) {
-        gc_status s = gc_pool_create(ctx, options->n_threads, &ctx->pool);
+    if (o.n_threads > 1 && ctx->executor.parallel_for == NULL) {
+        gc_status s = gc_pool_create(ctx, o.n_threads, &ctx->pool);
         if (s != GRADCAM_OK) {
             gc_mem_free(&seed, ctx);
-            return gc_fail(err, s, "could not start %u threads", (unsigned)options->n_threads);
+            return gc_fail(err, s, "could not start %u threads", (unsigned)o.n_threads);
         }
     }
     *out = ctx;
@@ -170,6 +174,9 @@ void gc_ctx_unref(gc_ctx *ctx)
         return;
     }
     gc_pool_destroy(ctx, ctx->pool);
+    if (ctx->custom_release != NULL) {
+        ctx->custom_release(ctx);
+    }
     gc_ctx last = *ctx; /* the block is released through a copy of its owner */
     gc_mem_free(&last, ctx);
 }

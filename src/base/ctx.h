@@ -13,6 +13,8 @@ struct gc_ctx {
     gc_logger logger;
     gc_executor executor; /* parallel_for NULL: run on the caller's thread */
     struct gc_pool *pool;
+    void *custom; /* operators of the host, see ops/custom.h */
+    void (*custom_release)(gc_ctx *ctx);
     int32_t refs; /* atomic */
 };
 

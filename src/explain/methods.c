@@ -2,17 +2,22 @@
 /* The methods, written on the public interface of runs. */
 #include <string.h>
 
+#include "base/abi.h"
 #include "base/status.h"
 #include "explain/cam_pattern.h"
 #include "explain/map.h"
 #include "explain/target.h"
 
-static const gc_explain_options default_options;
-
-static gc_status check(const gc_run *run, const gc_explain_options *o, gc_tensor **map, gc_error *err)
+/* What every method begins with: the host's options as this version has them. */
+static gc_status begin(const gc_run *run, const gc_explain_options *host, gc_tensor **map, gc_explain_options *o,
+                       gc_error *err)
 {
+    memset(o, 0, sizeof *o);
     if (run == NULL || map == NULL) {
         return gc_fail(err, GRADCAM_E_INVALID, "the run or the result pointer is NULL");
+    }
+    if (host != NULL) {
+        GC_TRY(GC_ABI_IMPORT(host, o, err));
     }
     if (o->pool < 0 || o->pool > GRADCAM_POOL_SUM || o->grad < 0 || o->grad > GRADCAM_GRAD_POSITIVE || o->rule < 0 ||
         o->rule > GRADCAM_RULE_DECONVNET || o->resize < 0 || o->resize > GRADCAM_RESIZE_NEAREST) {
@@ -23,14 +28,18 @@ static gc_status check(const gc_run *run, const gc_explain_options *o, gc_tensor
 
 static void report(const gc_aim *aim, const gc_explain_options *o, const char *layer, uint32_t warnings)
 {
-    if (o->report != NULL) {
-        o->report->warnings = warnings;
-        o->report->index = aim->index;
-        o->report->score = aim->score;
-        o->report->layer = layer;
-        o->report->output = aim->output;
-        o->report->n_rule_nodes = gc_run_rule_node_count(aim->run);
+    gc_report r;
+    if (o->report == NULL) {
+        return;
     }
+    memset(&r, 0, sizeof r);
+    r.warnings = warnings;
+    r.index = aim->index;
+    r.score = aim->score;
+    r.layer = layer;
+    r.output = aim->output;
+    r.n_rule_nodes = gc_run_rule_node_count(aim->run);
+    gc_abi_export(&r, sizeof r, o->report, sizeof r);
 }
 
 /* Forward, then backward under a rule; the run's rule is plain afterwards. */
@@ -94,11 +103,11 @@ static gc_status choose_layer(gc_aim *aim, const gc_explain_options *o, const ch
 
 gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
 {
-    const gc_explain_options *o = options == NULL ? &default_options : options;
+    gc_explain_options own, *o = &own;
     const char *layer;
     uint32_t warnings = 0;
     gc_aim aim;
-    GC_TRY(check(run, o, map, err));
+    GC_TRY(begin(run, options, map, o, err));
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
     GC_TRY(choose_layer(&aim, o, &layer, err));
     GC_TRY(pass(&aim, o->rule, err));
@@ -129,9 +138,9 @@ static gc_status sweep_maps(gc_aim *aim, const char *const *layers, size_t n, co
 gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers,
                             const gc_explain_options *options, gc_tensor **maps, gc_error *err)
 {
-    const gc_explain_options *o = options == NULL ? &default_options : options;
+    gc_explain_options own, *o = &own;
     gc_aim aim;
-    GC_TRY(check(run, o, maps, err));
+    GC_TRY(begin(run, options, maps, o, err));
     if (layers == NULL || n_layers == 0) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_gradcam_layers: no layers");
     }
@@ -147,11 +156,11 @@ gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map
 {
     /* Through average pooling and a linear layer dy/dA_k is w_k / Z at every
        position, so w_k is the sum of the gradient over the Z positions. */
-    gc_explain_options o = options == NULL ? default_options : *options;
+    gc_explain_options o;
     const char *layer;
     uint32_t warnings = 0;
     gc_aim aim;
-    GC_TRY(check(run, &o, map, err));
+    GC_TRY(begin(run, options, map, &o, err));
     o.pool = GRADCAM_POOL_SUM;
     o.grad = GRADCAM_GRAD_AS_IS;
     o.signed_map = 1;
@@ -206,10 +215,10 @@ static const char *input_name(gc_run *run, const gc_explain_options *o)
 
 gc_status gc_guided_backprop(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
 {
-    const gc_explain_options *o = options == NULL ? &default_options : options;
+    gc_explain_options own, *o = &own;
     uint32_t warnings = 0;
     gc_aim aim;
-    GC_TRY(check(run, o, map, err));
+    GC_TRY(begin(run, options, map, o, err));
     const char *input = input_name(run, o);
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
     GC_TRY(gc_run_watch(run, input, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err));
@@ -247,12 +256,12 @@ static gc_status multiply(gc_ctx *ctx, gc_tensor *guided, const gc_tensor *map, 
 
 gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
 {
-    const gc_explain_options *o = options == NULL ? &default_options : options;
+    gc_explain_options own, *o = &own;
     const char *layer;
     uint32_t warnings = 0, ignored = 0;
     gc_tensor *cam = NULL, *guided = NULL;
     gc_aim aim;
-    GC_TRY(check(run, o, map, err));
+    GC_TRY(begin(run, options, map, o, err));
     const char *input = input_name(run, o);
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
     GC_TRY(choose_layer(&aim, o, &layer, err));

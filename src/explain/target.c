@@ -4,10 +4,9 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/abi.h"
 #include "base/ctx.h"
 #include "base/status.h"
-
-static const gc_target default_target;
 
 /* The input of a Softmax or LogSoftmax that ends the network. */
 static const char *before_softmax(const gc_net *net, const char *output)
@@ -26,13 +25,15 @@ gc_status gc_aim_init(gc_aim *aim, gc_ctx *ctx, gc_run *run, const gc_target *ta
     memset(aim, 0, sizeof *aim);
     aim->run = run;
     aim->ctx = ctx;
-    aim->target = target == NULL ? &default_target : target;
-    aim->output = aim->target->output != NULL ? aim->target->output : gc_net_output_name(net, 0);
-    if (aim->target->kind < GRADCAM_TARGET_ARGMAX || aim->target->kind > GRADCAM_TARGET_SEED) {
-        return gc_fail(err, GRADCAM_E_INVALID, "unknown kind of target %d", (int)aim->target->kind);
+    if (target != NULL) {
+        GC_TRY(GC_ABI_IMPORT(target, &aim->target, err));
     }
-    bool classes = aim->target->kind == GRADCAM_TARGET_ARGMAX || aim->target->kind == GRADCAM_TARGET_CLASS;
-    if (classes && !aim->target->keep_softmax) {
+    aim->output = aim->target.output != NULL ? aim->target.output : gc_net_output_name(net, 0);
+    if (aim->target.kind < GRADCAM_TARGET_ARGMAX || aim->target.kind > GRADCAM_TARGET_SEED) {
+        return gc_fail(err, GRADCAM_E_INVALID, "unknown kind of target %d", (int)aim->target.kind);
+    }
+    bool classes = aim->target.kind == GRADCAM_TARGET_ARGMAX || aim->target.kind == GRADCAM_TARGET_CLASS;
+    if (classes && !aim->target.keep_softmax) {
         aim->output = before_softmax(net, aim->output);
     }
     return gc_run_watch(run, aim->output, GRADCAM_WATCH_VALUE, err);
@@ -106,13 +107,13 @@ static gc_status read_scores(gc_aim *aim, scores *s, gc_error *err)
 
 static gc_status seed_classes(gc_aim *aim, const scores *s, float *seed, float one, gc_error *err)
 {
-    bool argmax = aim->target->kind == GRADCAM_TARGET_ARGMAX;
-    if (!argmax && (aim->target->index < 0 || aim->target->index >= s->classes)) {
+    bool argmax = aim->target.kind == GRADCAM_TARGET_ARGMAX;
+    if (!argmax && (aim->target.index < 0 || aim->target.index >= s->classes)) {
         return gc_fail(err, GRADCAM_E_INVALID, "class %lld is outside the %lld of \"%s\"",
-                       (long long)aim->target->index, (long long)s->classes, aim->output);
+                       (long long)aim->target.index, (long long)s->classes, aim->output);
     }
     for (int64_t n = 0; n < s->samples; n++) {
-        int64_t c = argmax ? best_class(s, n) : aim->target->index;
+        int64_t c = argmax ? best_class(s, n) : aim->target.index;
         for (int64_t i = 0; i < s->positions; i++) {
             seed[(n * s->classes + c) * s->positions + i] = one;
         }
@@ -127,12 +128,12 @@ static gc_status seed_classes(gc_aim *aim, const scores *s, float *seed, float o
 static gc_status seed_element(gc_aim *aim, const scores *s, float *seed, float one, gc_error *err)
 {
     int64_t n = s->samples * s->classes * s->positions;
-    if (aim->target->index < 0 || aim->target->index >= n) {
+    if (aim->target.index < 0 || aim->target.index >= n) {
         return gc_fail(err, GRADCAM_E_INVALID, "element %lld is outside the %lld of \"%s\"",
-                       (long long)aim->target->index, (long long)n, aim->output);
+                       (long long)aim->target.index, (long long)n, aim->output);
     }
-    seed[aim->target->index] = one;
-    aim->index = aim->target->index;
+    seed[aim->target.index] = one;
+    aim->index = aim->target.index;
     aim->score = (double)score_at(s, aim->index);
     return GRADCAM_OK;
 }
@@ -142,15 +143,15 @@ static gc_status fill_seed(gc_aim *aim, const scores *s, gc_tensor *seed, gc_err
     gc_tensor_desc d;
     gc_tensor_describe(seed, &d);
     float *data = d.data;
-    float one = aim->target->negate ? -1.0f : 1.0f;
+    float one = aim->target.negate ? -1.0f : 1.0f;
     int64_t n = s->samples * s->classes * s->positions;
-    switch (aim->target->kind) {
+    switch (aim->target.kind) {
     case GRADCAM_TARGET_ELEMENT: return seed_element(aim, s, data, one, err);
     case GRADCAM_TARGET_SEED:
-        if (aim->target->seed == NULL) {
+        if (aim->target.seed == NULL) {
             return gc_fail(err, GRADCAM_E_INVALID, "the target asks for a seed but has none");
         }
-        GC_TRY(gc_tensor_copy(aim->target->seed, seed, err));
+        GC_TRY(gc_tensor_copy(aim->target.seed, seed, err));
         for (int64_t i = 0; i < n; i++) {
             aim->score += (double)score_at(s, i) * (double)data[i];
             data[i] *= one;

@@ -9,7 +9,7 @@
 typedef struct gc_aim {
     gc_run *run;
     gc_ctx *ctx;
-    const gc_target *target; /* never NULL */
+    gc_target target;
     const char *output;      /* the value that the backward pass starts from */
     int64_t index;
     double score;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/abi.h"
 #include "base/ctx.h"
 #include "base/size.h"
 #include "base/status.h"
@@ -113,11 +114,13 @@ static void set_strides(gc_tensor *t, const gc_tensor_desc *d)
     }
 }
 
-gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor **out, gc_error *err)
+gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *given, gc_tensor **out, gc_error *err)
 {
-    if (ctx == NULL || desc == NULL || out == NULL) {
+    gc_tensor_desc host, *desc = &host;
+    if (ctx == NULL || given == NULL || out == NULL) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_tensor_create: an argument is NULL");
     }
+    GC_TRY(GC_ABI_IMPORT(given, desc, err));
     GC_TRY(check_desc(desc, err));
     gc_tensor *t = gc_mem_alloc(ctx, 1, sizeof *t);
     if (t == NULL) {

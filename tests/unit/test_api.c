@@ -226,6 +226,36 @@ static void test_errors(tally *t, gc_ctx *ctx, gc_run *run)
     expect(t, gc_ctx_create(NULL, NULL, &err) == GRADCAM_E_INVALID, "no result pointer");
 }
 
+/* Sizes and bytes behind the struct that this version does not know. */
+static void test_abi(tally *t)
+{
+    static const struct {
+        uint32_t size;
+        unsigned char tail;
+        gc_status want;
+    } cases[] = {
+        {0, 0xff, GRADCAM_OK},
+        {sizeof(gc_ctx_options), 0xff, GRADCAM_OK},
+        {8, 0xff, GRADCAM_OK},
+        {sizeof(gc_ctx_options) + 16, 0, GRADCAM_OK},
+        {sizeof(gc_ctx_options) + 16, 1, GRADCAM_E_ABI},
+        {3, 0, GRADCAM_E_ABI},
+        {5000, 0, GRADCAM_E_ABI},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        union {
+            gc_ctx_options o;
+            unsigned char bytes[sizeof(gc_ctx_options) + 16];
+        } u;
+        gc_ctx *ctx = NULL;
+        memset(&u, 0, sizeof u);
+        memset(u.bytes + sizeof u.o, cases[i].tail, 16);
+        u.o.struct_size = cases[i].size;
+        expect(t, gc_ctx_create(&u.o, &ctx, NULL) == cases[i].want, "struct_size rule");
+        gc_ctx_unref(ctx);
+    }
+}
+
 /* Everything once, with an allocator that fails from call n on. */
 static gc_status everything(heap *h, gc_error *err)
 {
@@ -288,6 +318,7 @@ int main(void)
     }
     gc_run_destroy(run);
     gc_ctx_unref(ctx);
+    test_abi(&t);
     test_faults(&t);
     printf("%d passed, %d failed, 0 skipped\n", t.passed, t.failed);
     return t.failed != 0;
