@@ -267,6 +267,51 @@ GRADCAM_API gc_status gc_builder_output(gc_builder *b, const char *name, gc_erro
 /* Checks the network and hands it out; the builder stays to be destroyed. */
 GRADCAM_API gc_status gc_builder_finish(gc_builder *b, gc_net **out, gc_error *err);
 
+/* Custom operators: what the library does not know, or what the host does
+   better.  The three functions see one invocation through a gc_op_call and the
+   accessors below; they have the contract of the built-in operators:
+     infer     sets the type and shape of every output by gc_op_declare_output;
+               input data is NULL unless the input is a constant
+     forward   writes every element of every output
+     backward  for every i with gc_op_grad_input(call, i) != NULL overwrites it
+               with the gradient; gc_op_grad_output may be NULL, meaning zero
+   Tensors are row-major, floating ones float32.  A function returns GRADCAM_OK
+   or an error, after gc_op_error if it has something to say.  They may be called
+   from several threads at once when runs are. */
+typedef struct gc_op_call gc_op_call;
+enum {
+    GRADCAM_OP_ACTIVATION = 1, /* rules of guided backprop apply: one input, same shape */
+    GRADCAM_OP_STOPS = 2       /* has no gradient by nature: it is zero, not an error */
+};
+typedef struct gc_op_def {
+    uint32_t struct_size;
+    uint32_t flags;
+    const char *domain; /* NULL or "": that of ONNX */
+    const char *op;
+    void *user;
+    gc_status (*infer)(void *user, gc_op_call *call);
+    gc_status (*forward)(void *user, gc_op_call *call);
+    gc_status (*backward)(void *user, gc_op_call *call); /* NULL: no gradient */
+    void (*destroy)(void *user);                         /* NULL, or called when the context ends */
+} gc_op_def;
+/* For networks made afterwards; wins over a built-in operator of that name.
+   Strings are copied.  Not while another thread loads with the same context. */
+GRADCAM_API gc_status gc_ctx_register_op(gc_ctx *ctx, const gc_op_def *def, gc_error *err);
+
+/* Inside the functions.  Borrowed; NULL where the input or output is absent. */
+GRADCAM_API int32_t gc_op_input_count(const gc_op_call *call);
+GRADCAM_API int32_t gc_op_output_count(const gc_op_call *call);
+GRADCAM_API const gc_tensor *gc_op_input(const gc_op_call *call, int32_t i);
+GRADCAM_API gc_tensor *gc_op_output(const gc_op_call *call, int32_t i);
+GRADCAM_API const gc_tensor *gc_op_grad_output(const gc_op_call *call, int32_t i);
+GRADCAM_API gc_tensor *gc_op_grad_input(const gc_op_call *call, int32_t i);
+GRADCAM_API gc_status gc_op_declare_output(gc_op_call *call, int32_t i, gc_dtype dtype, int32_t ndim,
+                                           const int64_t *shape);
+/* GRADCAM_E_NOT_FOUND when there is no such attribute; data lives as long as the network. */
+GRADCAM_API gc_status gc_op_attr(const gc_op_call *call, const char *name, gc_attr *attr);
+/* Says why; returns `status`, which must be negative. */
+GRADCAM_API gc_status gc_op_error(gc_op_call *call, gc_status status, const char *message);
+
 /* ---- 7. running --------------------------------------------------------- */
 
 typedef struct gc_run gc_run;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "graph/net.h"
+#include "ops/custom.h"
 
 static bool onnx_domain(const char *domain)
 {
@@ -24,7 +25,9 @@ static gc_status resolve_operators(gc_net *net, gc_error *err)
     int32_t unknown = 0;
     for (int32_t i = 0; i < net->n_nodes; i++) {
         gc_node *n = &net->nodes[i];
-        n->op = onnx_domain(n->domain) ? gc_op_find(n->op_name) : NULL;
+        const gc_custom_op *custom = gc_custom_find(net->ctx, onnx_domain(n->domain) ? "" : n->domain, n->op_name);
+        n->custom = custom == NULL ? NULL : &custom->def;
+        n->op = custom != NULL ? &custom->row : onnx_domain(n->domain) ? gc_op_find(n->op_name) : NULL;
         if (n->op == NULL) {
             append_unknown(list, sizeof list, n);
             unknown++;

@@ -19,6 +19,7 @@ typedef struct gc_node {
     char *name;   /* never empty: made from the operator and index if absent */
     char *op_name;
     char *domain; /* "" for the ONNX operators */
+    const gc_op_def *custom; /* the host's operator, or NULL */
     const gc_op *op; /* NULL only before gc_net_finish */
     int32_t *in;  /* value ids, -1 absent */
     int32_t *out; /* value ids, -1 not wanted */

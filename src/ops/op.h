@@ -35,7 +35,7 @@
 #include "ops/attr.h"
 #include "tensor/tensor.h"
 
-typedef struct gc_op_call {
+struct gc_op_call {
     gc_ctx *ctx;
     gc_error *err;
     const char *node_name; /* for messages */
@@ -53,7 +53,8 @@ typedef struct gc_op_call {
     void *work;
     size_t aux_bytes;
     size_t work_bytes;
-} gc_op_call;
+    const gc_op_def *custom; /* of the host, or NULL */
+};
 
 typedef gc_status (*gc_op_fn)(gc_op_call *call);
 

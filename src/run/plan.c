@@ -139,6 +139,7 @@ static void name_call(const gc_plan *p, gc_op_call *c, const gc_node *n, gc_erro
     c->attrs.items = n->attrs;
     c->attrs.count = n->n_attrs;
     c->opset = p->net->opset;
+    c->custom = n->custom;
     c->err = err;
 }
 

@@ -226,6 +226,123 @@ static void test_errors(tally *t, gc_ctx *ctx, gc_run *run)
     expect(t, gc_ctx_create(NULL, NULL, &err) == GRADCAM_E_INVALID, "no result pointer");
 }
 
+/* y = factor * x as an operator of the host. */
+static gc_status scale_infer(void *user, gc_op_call *call)
+{
+    gc_tensor_desc d;
+    (void)user;
+    gc_tensor_describe(gc_op_input(call, 0), &d);
+    return gc_op_declare_output(call, 0, d.dtype, d.ndim, d.shape);
+}
+
+static gc_status scale_pass(gc_op_call *call, const gc_tensor *from, gc_tensor *to)
+{
+    gc_attr factor;
+    gc_tensor_desc a, b;
+    if (gc_op_attr(call, "factor", &factor) != GRADCAM_OK) {
+        return gc_op_error(call, GRADCAM_E_INVALID, "the attribute factor is missing");
+    }
+    gc_tensor_describe(from, &a);
+    gc_tensor_describe(to, &b);
+    for (int64_t i = 0; i < a.shape[0] * a.strides[0]; i++) {
+        ((float *)b.data)[i] = *(const float *)factor.data * ((const float *)a.data)[i];
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status scale_forward(void *user, gc_op_call *call)
+{
+    (void)user;
+    return scale_pass(call, gc_op_input(call, 0), gc_op_output(call, 0));
+}
+
+static gc_status scale_backward(void *user, gc_op_call *call)
+{
+    (void)user;
+    return scale_pass(call, gc_op_grad_output(call, 0), gc_op_grad_input(call, 0));
+}
+
+static void count_end(void *user)
+{
+    ++*(int *)user;
+}
+
+static gc_status scaled_net(gc_ctx *ctx, int with_factor, gc_net **net, gc_error *err)
+{
+    static const float factor = 3.0f;
+    const gc_attr attr = {"factor", &factor, 1, GRADCAM_ATTR_FLOAT, 0};
+    gc_tensor_desc d;
+    gc_builder *b = NULL;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = 4;
+    d.shape[0] = d.shape[1] = 1;
+    d.shape[2] = d.shape[3] = 2;
+    gc_status s = gc_builder_create(ctx, 13, &b, err);
+    s = s ? s : gc_builder_input(b, "x", &d, err);
+    s = s ? s : one_node(b, "HostScale", "x", NULL, "m", with_factor ? &attr : NULL, err);
+    s = s ? s : one_node(b, "GlobalAveragePool", "m", NULL, "g", NULL, err);
+    s = s ? s : one_node(b, "Flatten", "g", NULL, "y", NULL, err);
+    s = s ? s : gc_builder_output(b, "y", err);
+    s = s ? s : gc_builder_finish(b, net, err);
+    gc_builder_destroy(b);
+    return s;
+}
+
+static gc_status explain_net(gc_ctx *ctx, gc_net *net, gc_tensor **map, gc_error *err)
+{
+    gc_tensor_desc d;
+    gc_run *run = NULL;
+    gc_tensor *x = NULL;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = 4;
+    d.shape[0] = d.shape[1] = 1;
+    d.shape[2] = d.shape[3] = 2;
+    d.data = (void *)(uintptr_t)image;
+    gc_status s = gc_tensor_create(ctx, &d, &x, err);
+    s = s ? s : gc_run_create(net, &run, err);
+    s = s ? s : gc_run_set_input(run, NULL, x, err);
+    s = s ? s : gc_guided_backprop(run, NULL, map, err);
+    gc_run_destroy(run);
+    gc_tensor_unref(x);
+    return s;
+}
+
+static void test_custom(tally *t)
+{
+    static const float want[4] = {0.75f, 0.75f, 0.75f, 0.75f};
+    int ended = 0;
+    gc_op_def def;
+    gc_error err;
+    gc_ctx *ctx = NULL;
+    gc_net *net = NULL;
+    gc_tensor *map = NULL;
+    memset(&def, 0, sizeof def);
+    def.op = "HostScale";
+    def.user = &ended;
+    def.infer = scale_infer;
+    def.forward = scale_forward;
+    def.backward = scale_backward;
+    def.destroy = count_end;
+    expect(t, gc_ctx_create(NULL, &ctx, NULL) == GRADCAM_OK, "a context");
+    expect(t, scaled_net(ctx, 1, &net, &err) == GRADCAM_E_UNSUPPORTED, "unknown before it is registered");
+    expect(t, strstr(err.message, "HostScale") != NULL, "the message names the operator");
+    expect(t, gc_ctx_register_op(ctx, &def, NULL) == GRADCAM_OK, "registering an operator");
+    expect(t, scaled_net(ctx, 1, &net, &err) == GRADCAM_OK, "known afterwards");
+    expect(t, explain_net(ctx, net, &map, &err) == GRADCAM_OK && near(map, want, 4), "gradient of a host's operator");
+    gc_tensor_unref(map);
+    gc_net_unref(net);
+    net = NULL;
+    map = NULL;
+    expect(t, scaled_net(ctx, 0, &net, &err) == GRADCAM_OK, "a node without its attribute");
+    expect(t, explain_net(ctx, net, &map, &err) == GRADCAM_E_INVALID && map == NULL, "the host's error travels");
+    expect(t, strstr(err.message, "factor is missing") != NULL, "and its message");
+    gc_net_unref(net);
+    gc_ctx_unref(ctx);
+    expect(t, ended == 1, "destroy is called once");
+}
+
 /* Sizes and bytes behind the struct that this version does not know. */
 static void test_abi(tally *t)
 {
@@ -318,6 +435,7 @@ int main(void)
     }
     gc_run_destroy(run);
     gc_ctx_unref(ctx);
+    test_custom(&t);
     test_abi(&t);
     test_faults(&t);
     printf("%d passed, %d failed, 0 skipped\n", t.passed, t.failed);
