@@ -41,8 +41,8 @@ $(B)/libgradcam.a: $(LIB_OBJ)
 	rm -f $@
 	ar rcs $@ $(LIB_OBJ)
 
-$(SO): $(LIB_OBJ)
-	$(CC) -shared -Wl,-soname,libgradcam.so.$(SOVERSION) -o $@ $(LIB_OBJ) $(LDFLAGS) $(LIBS)
+$(SO): $(LIB_OBJ) src/gradcam.map
+	$(CC) -shared -Wl,-soname,libgradcam.so.$(SOVERSION) -Wl,--version-script=src/gradcam.map -o $@ $(LIB_OBJ) $(LDFLAGS) $(LIBS)
 	ln -sf libgradcam.so.$(VERSION) $(B)/libgradcam.so.$(SOVERSION)
 	ln -sf libgradcam.so.$(SOVERSION) $(B)/libgradcam.so
 

@@ -40,5 +40,15 @@ verdict 'a line over 120 characters' "$(grep -nE '^.{121,}' $sources)"
 verdict 'a globals-unfriendly call in the library' \
     "$(grep -nE '\b(exit|abort|printf|fprintf)\(' src/base/*.c src/tensor/*.c src/kern/*.c src/ops/*.c \
         src/graph/*.c src/run/*.c src/explain/*.c src/onnx/*.c src/api/*.c)"
+# Header, symbol map and library name the same functions.
+header=$(tr '\n' ' ' <include/gradcam/gradcam.h | grep -oE 'GRADCAM_API [^;(]*\(' | grep -oE 'gc_[a-z0-9_]+\(' | tr -d '(' | sort -u)
+map=$(grep -oE '^ +gc_[a-z0-9_]+;' src/gradcam.map | tr -d ' ;' | sort -u)
+[ "$header" = "$map" ] && bad= || bad='src/gradcam.map and the header differ'
+verdict 'symbol map' "$bad"
+if [ -e build/libgradcam.so ] && command -v nm >/dev/null; then
+    library=$(nm -D --defined-only build/libgradcam.so | grep -oE 'gc_[a-z0-9_]+' | sort -u)
+    [ "$header" = "$library" ] && bad= || bad='build/libgradcam.so exports something else than the header'
+    verdict 'exported symbols' "$bad"
+fi
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]
