@@ -3,9 +3,11 @@
    constants, choice of layouts. */
 #include "run/plan.h"
 
+#include "run/fold.h"
+
 #include <string.h>
 
-static int32_t add_slot(gc_plan *p, int32_t net_value)
+int32_t gc_plan_add_slot(gc_plan *p, int32_t net_value)
 {
     gc_slot *s = &p->slots[p->n_slots];
     s->net_value = net_value;
@@ -65,6 +67,7 @@ void gc_plan_free(gc_plan *p)
     gc_mem_free(p->ctx, p->steps);
     gc_mem_free(p->ctx, p->slots);
     gc_mem_free(p->ctx, p->slot_of);
+    gc_mem_free(p->ctx, p->readers);
     gc_mem_free(p->ctx, p->arena);
     gc_mem_free(p->ctx, p);
 }
@@ -75,7 +78,7 @@ static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_err
     if (bound == NULL) {
         return gc_fail(err, GRADCAM_E_STATE, "input \"%s\" is not bound; call gc_run_set_input", v->name);
     }
-    gc_slot *s = &p->slots[add_slot(p, p->net->inputs[k])];
+    gc_slot *s = &p->slots[gc_plan_add_slot(p, p->net->inputs[k])];
     gc_dtype dtype = v->dtype != 0 ? v->dtype : bound->dtype;
     s->value.dtype = dtype <= GRADCAM_BF16 ? GRADCAM_F32 : dtype;
     s->value.ndim = bound->ndim;
@@ -85,12 +88,12 @@ static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_err
 }
 
 /* The slot of a value: weights get theirs at first use. */
-static int32_t slot_of_value(gc_plan *p, int32_t value)
+int32_t gc_plan_slot(gc_plan *p, int32_t value)
 {
     if (value < 0 || p->slot_of[value] >= 0) {
         return value < 0 ? -1 : p->slot_of[value];
     }
-    int32_t id = add_slot(p, value);
+    int32_t id = gc_plan_add_slot(p, value);
     gc_tensor *weight = p->net->values[value].weight;
     p->slots[id].value = *weight;
     p->slots[id].value.refs = 0;
@@ -118,7 +121,7 @@ static gc_status in_layout(gc_plan *p, int32_t slot, bool channels_last, int32_t
     }
     gc_step *step = &p->steps[p->n_steps++];
     GC_TRY(alloc_step(p, step, 1, 1, err));
-    int32_t copy = add_slot(p, -1);
+    int32_t copy = gc_plan_add_slot(p, -1);
     gc_slot *c = &p->slots[copy];
     c->value = s->value;
     c->value.data = NULL;
@@ -150,11 +153,11 @@ static gc_status begin_step(gc_plan *p, const gc_node *n, gc_step *s, gc_error *
     name_call(p, &s->call, n, err);
     s->op = n->op;
     for (int32_t i = 0; i < n->n_in; i++) {
-        s->in[i] = slot_of_value(p, n->in[i]);
+        s->in[i] = gc_plan_slot(p, n->in[i]);
         s->call.in[i] = s->in[i] < 0 ? NULL : &p->slots[s->in[i]].value;
     }
     for (int32_t i = 0; i < n->n_out; i++) {
-        s->out[i] = n->out[i] < 0 ? -1 : add_slot(p, n->out[i]);
+        s->out[i] = n->out[i] < 0 ? -1 : gc_plan_add_slot(p, n->out[i]);
         s->call.out[i] = s->out[i] < 0 ? NULL : &p->slots[s->out[i]].value;
     }
     return GRADCAM_OK;
@@ -250,6 +253,11 @@ static gc_status add_node(gc_plan *p, int32_t index, gc_error *err)
 {
     const gc_node *n = &p->net->nodes[index];
     gc_step s;
+    bool merged;
+    GC_TRY(gc_fold_batch_norm(p, n, &merged, err));
+    if (merged) {
+        return GRADCAM_OK;
+    }
     memset(&s, 0, sizeof s);
     s.node = index;
     gc_status status = begin_step(p, n, &s, err);
@@ -278,14 +286,30 @@ static gc_status alloc_plan(gc_plan *p, gc_error *err)
 {
     const gc_net *net = p->net;
     size_t values = (size_t)net->n_values + 1, steps = (size_t)net->n_nodes + values + 1;
-    p->slots = gc_mem_alloc(p->ctx, 2 * values, sizeof *p->slots); /* each value in two layouts */
+    /* Each value in two layouts, and two folded weights for each node. */
+    p->slots = gc_mem_alloc(p->ctx, 2 * values + 2 * (size_t)net->n_nodes, sizeof *p->slots);
     p->steps = gc_mem_alloc(p->ctx, steps, sizeof *p->steps);
     p->slot_of = gc_mem_alloc(p->ctx, values, sizeof *p->slot_of);
-    if (p->slots == NULL || p->steps == NULL || p->slot_of == NULL) {
+    p->readers = gc_mem_alloc(p->ctx, values, sizeof *p->readers);
+    if (p->slots == NULL || p->steps == NULL || p->slot_of == NULL || p->readers == NULL) {
         return GC_NOMEM(err);
     }
     memset(p->slot_of, 0xff, values * sizeof *p->slot_of);
     return GRADCAM_OK;
+}
+
+static void count_readers(gc_plan *p)
+{
+    for (int32_t i = 0; i < p->net->n_nodes; i++) {
+        for (int32_t k = 0; k < p->net->nodes[i].n_in; k++) {
+            if (p->net->nodes[i].in[k] >= 0) {
+                p->readers[p->net->nodes[i].in[k]]++;
+            }
+        }
+    }
+    for (int32_t i = 0; i < p->net->n_outputs; i++) {
+        p->readers[p->net->outputs[i]]++;
+    }
 }
 
 static void mark_kept(gc_plan *p, const gc_wish *wish)
@@ -298,13 +322,14 @@ static void mark_kept(gc_plan *p, const gc_wish *wish)
         }
     }
     for (int32_t i = 0; i < p->net->n_outputs; i++) {
-        p->slots[slot_of_value(p, p->net->outputs[i])].kept = 1;
+        p->slots[gc_plan_slot(p, p->net->outputs[i])].kept = 1;
     }
 }
 
 static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
 {
     GC_TRY(alloc_plan(p, err));
+    count_readers(p);
     for (int32_t i = 0; i < p->net->n_inputs; i++) {
         GC_TRY(add_input(p, i, wish->inputs[i], err));
     }

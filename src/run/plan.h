@@ -47,6 +47,7 @@ typedef struct gc_plan {
     gc_ctx *ctx;
     const gc_net *net;
     const uint32_t *watch; /* per net value, during building */
+    int32_t *readers;      /* per net value: nodes that read it, and outputs */
     gc_slot *slots;
     gc_step *steps;
     int32_t *slot_of; /* per net value, -1 none */
@@ -63,6 +64,9 @@ typedef struct gc_wish {
 
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);
 void gc_plan_free(gc_plan *plan);
+/* For building: a new slot; the slot of a value, made for a weight at first use. */
+int32_t gc_plan_add_slot(gc_plan *plan, int32_t net_value);
+int32_t gc_plan_slot(gc_plan *plan, int32_t value);
 /* Lifetimes and the arena; called by gc_plan_build. */
 gc_status gc_plan_memory(gc_plan *plan, gc_error *err);
 
