@@ -21,13 +21,13 @@ CLI_LIBS = $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JPEG),$(shell p
 
 LIB_SRC := $(sort $(wildcard src/base/*.c src/tensor/*.c src/kern/*.c src/ops/*.c src/graph/*.c src/run/*.c \
                              src/explain/*.c src/onnx/*.c src/api/*.c))
-CLI_SRC :=
+CLI_SRC := $(sort $(wildcard src/cli/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
 .PHONY: all check clean install
-all: $(SO) $(B)/libgradcam.a
+all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
 	@mkdir -p $(@D)
@@ -60,12 +60,13 @@ check: all $(TESTS)
 	@sh tests/check.sh $(B) $(TESTS)
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/include/gradcam $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -d $(DESTDIR)$(PREFIX)/include/gradcam $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
 	install -m 644 include/gradcam/gradcam.h $(DESTDIR)$(PREFIX)/include/gradcam/
 	install -m 644 $(B)/libgradcam.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
 	ln -sf libgradcam.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libgradcam.so.$(SOVERSION)
 	ln -sf libgradcam.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libgradcam.so
+	install -m 755 $(B)/gradcam $(DESTDIR)$(PREFIX)/bin/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' pkgconfig/gradcam.pc.in \
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gradcam.pc
 
