@@ -131,7 +131,7 @@ class Run:
         self._run = C.c_void_p()
 
     def _tensor(self, array):
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # keeps rank 0, unlike ascontiguousarray
         d, tensor = _Desc(), C.c_void_p()
         d.dtype, d.ndim, d.data = _CODES[array.dtype], array.ndim, array.ctypes.data
         d.shape[:array.ndim] = array.shape
