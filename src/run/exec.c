@@ -53,7 +53,9 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err)
     gc_plan *p = run->plan;
     for (int32_t i = 0; i < run->net->n_inputs; i++) {
         gc_slot *slot = &p->slots[p->slot_of[run->net->inputs[i]]];
-        gc_tensor_convert(run->inputs[i], &slot->value);
+        if (!slot->constant) {
+            gc_tensor_convert(run->inputs[i], &slot->value);
+        }
         GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_FORWARD, err));
     }
     for (int32_t i = 0; i < p->n_steps; i++) {

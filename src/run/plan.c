@@ -3,9 +3,10 @@
    constants, choice of layouts. */
 #include "run/plan.h"
 
-#include "run/fold.h"
-
 #include <string.h>
+
+#include "base/abi.h"
+#include "run/fold.h"
 
 int32_t gc_plan_add_slot(gc_plan *p, int32_t net_value)
 {
@@ -72,6 +73,38 @@ void gc_plan_free(gc_plan *p)
     gc_mem_free(p->ctx, p);
 }
 
+/* Small inputs that nobody watches: sizes, axes, scales rather than data. */
+static bool freezable(const gc_plan *p, int32_t k, const gc_tensor *bound)
+{
+    bool small = bound->ndim <= 1 && gc_numel(bound) <= GC_FROZEN_MOST;
+    return p->watch[p->net->inputs[k]] == 0 && (bound->dtype >= GRADCAM_I64 || small);
+}
+
+static gc_status freeze(gc_plan *p, gc_slot *s, const gc_tensor *bound, gc_error *err)
+{
+    s->owned = gc_mem_alloc(p->ctx, (size_t)gc_numel(bound) + 1, gc_dtype_size(s->value.dtype));
+    if (s->owned == NULL) {
+        return GC_NOMEM(err);
+    }
+    s->value.data = s->owned;
+    s->constant = 1;
+    gc_tensor_convert(bound, &s->value);
+    return GRADCAM_OK;
+}
+
+bool gc_plan_is_stale(const gc_plan *p, gc_tensor *const *inputs)
+{
+    for (int32_t i = 0; i < p->net->n_inputs; i++) {
+        const gc_slot *s = &p->slots[p->slot_of[p->net->inputs[i]]];
+        if (s->constant && (inputs[i]->dtype != s->value.dtype || !gc_is_row(inputs[i]) ||
+                            memcmp(inputs[i]->data, s->owned,
+                                   (size_t)gc_numel(&s->value) * gc_dtype_size(s->value.dtype)) != 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_error *err)
 {
     const gc_value *v = &p->net->values[p->net->inputs[k]];
@@ -84,7 +117,7 @@ static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_err
     s->value.ndim = bound->ndim;
     memcpy(s->value.shape, bound->shape, sizeof s->value.shape);
     gc_row_strides(s->value.ndim, s->value.shape, s->value.strides);
-    return GRADCAM_OK;
+    return p->frozen && freezable(p, k, bound) ? freeze(p, s, bound, err) : GRADCAM_OK;
 }
 
 /* The slot of a value: weights get theirs at first use. */
@@ -340,7 +373,7 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
     return gc_plan_memory(p, err);
 }
 
-gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err)
+static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, gc_plan **out, gc_error *err)
 {
     gc_plan *p = gc_mem_alloc(net->ctx, 1, sizeof *p);
     if (p == NULL) {
@@ -349,6 +382,7 @@ gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, g
     p->ctx = net->ctx;
     p->net = net;
     p->watch = wish->watch;
+    p->frozen = frozen;
     gc_status status = build(p, wish, err);
     p->watch = NULL;
     if (status != GRADCAM_OK) {
@@ -357,4 +391,20 @@ gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, g
     }
     *out = p;
     return GRADCAM_OK;
+}
+
+/* A shape may hang on the numbers in an input.  Then the small and the integer
+   inputs are taken as constants, and other numbers make a new plan. */
+gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err)
+{
+    gc_error first;
+    memset(&first, 0, sizeof first);
+    gc_status status = try_build(net, wish, false, out, &first);
+    if (status == GRADCAM_E_UNSUPPORTED) {
+        return try_build(net, wish, true, out, err);
+    }
+    if (status != GRADCAM_OK && err != NULL) {
+        gc_abi_export(&first, sizeof first, err, sizeof first);
+    }
+    return status;
 }

@@ -54,7 +54,12 @@ typedef struct gc_plan {
     unsigned char *arena;
     size_t arena_bytes;
     int32_t n_slots, n_steps;
+    int32_t frozen; /* small and integer inputs are constants of this plan */
+    int32_t reserved0;
 } gc_plan;
+
+/* A float input of more elements is data in any case. */
+#define GC_FROZEN_MOST 16
 
 /* What a run asks of a plan, per net value. */
 typedef struct gc_wish {
@@ -63,6 +68,8 @@ typedef struct gc_wish {
 } gc_wish;
 
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);
+/* A frozen input holds other numbers than when the plan was made. */
+bool gc_plan_is_stale(const gc_plan *plan, gc_tensor *const *inputs);
 void gc_plan_free(gc_plan *plan);
 /* For building: a new slot; the slot of a value, made for a weight at first use. */
 int32_t gc_plan_add_slot(gc_plan *plan, int32_t net_value);

@@ -145,7 +145,7 @@ gc_status gc_run_prepare(gc_run *run, gc_error *err)
     if (run == NULL) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_run_prepare: run is NULL");
     }
-    if (run->plan != NULL && !run->stale) {
+    if (run->plan != NULL && !run->stale && !gc_plan_is_stale(run->plan, run->inputs)) {
         return GRADCAM_OK;
     }
     gc_plan_free(run->plan);
