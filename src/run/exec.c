@@ -8,7 +8,7 @@ static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc
 {
     for (int32_t i = 0; i < run->n_hooks && slot->net_value >= 0; i++) {
         gc_hook hook = run->hooks[i];
-        if (hook.fn == NULL || hook.value != slot->net_value || (hook.flags & phase) == 0) {
+        if (hook.fn == NULL || &run->plan->slots[run->plan->slot_of[hook.value]] != slot || (hook.flags & phase) == 0) {
             continue;
         }
         gc_hook_event event;
@@ -16,7 +16,7 @@ static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc
         event.struct_size = (uint32_t)sizeof event;
         event.phase = phase;
         event.run = run;
-        event.name = run->net->values[slot->net_value].name;
+        event.name = run->net->values[hook.value].name;
         event.tensor = (gc_tensor *)(uintptr_t)(phase == GRADCAM_HOOK_FORWARD ? &slot->value : &slot->grad);
         int32_t code = hook.fn(hook.user, &event);
         if (code != 0) {

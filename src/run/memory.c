@@ -52,6 +52,9 @@ static gc_status size_block(gc_block *b, const gc_tensor *t, gc_error *err)
 static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
 {
     int32_t end = 2 * p->n_steps;
+    if (s->fault != 0 || s->unused) {
+        return GRADCAM_OK;
+    }
     if (!s->constant) {
         GC_TRY(size_block(&s->memory, &s->value, err));
         s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;

@@ -7,6 +7,7 @@
 
 #include "base/abi.h"
 #include "run/fold.h"
+#include "run/prune.h"
 
 int32_t gc_plan_add_slot(gc_plan *p, int32_t net_value)
 {
@@ -42,7 +43,7 @@ static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out,
     return GRADCAM_OK;
 }
 
-static void free_step(gc_ctx *ctx, gc_step *s)
+void gc_plan_free_step(gc_ctx *ctx, gc_step *s)
 {
     gc_mem_free(ctx, s->in);
     gc_mem_free(ctx, s->out);
@@ -60,7 +61,7 @@ void gc_plan_free(gc_plan *p)
         return;
     }
     for (int32_t i = 0; p->steps != NULL && i < p->n_steps; i++) {
-        free_step(p->ctx, &p->steps[i]);
+        gc_plan_free_step(p->ctx, &p->steps[i]);
     }
     for (int32_t i = 0; p->slots != NULL && i < p->n_slots; i++) {
         gc_mem_free(p->ctx, p->slots[i].owned);
@@ -282,33 +283,82 @@ static gc_status set_input_layouts(gc_plan *p, gc_step *s, gc_error *err)
     return GRADCAM_OK;
 }
 
+/* An If whose condition is constant: its outputs are the branch's values. */
+static bool take_branch(gc_plan *p, const gc_node *n)
+{
+    int32_t cond = (n->op->flags & GC_OP_SELECT) != 0 ? gc_plan_slot(p, n->in[0]) : -1;
+    if (cond < 0 || !p->slots[cond].constant || p->slots[cond].value.dtype != GRADCAM_BOOL ||
+        n->n_in != 1 + 2 * n->n_out || gc_numel(&p->slots[cond].value) != 1) {
+        return false;
+    }
+    int32_t first = *(const unsigned char *)p->slots[cond].value.data ? 1 : 1 + n->n_out;
+    for (int32_t i = 0; i < n->n_out; i++) {
+        if (n->out[i] >= 0) {
+            p->slot_of[n->out[i]] = gc_plan_slot(p, n->in[first + i]);
+        }
+    }
+    return true;
+}
+
+static int32_t inherited_fault(const gc_plan *p, const gc_step *s)
+{
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        if (s->in[i] >= 0 && p->slots[s->in[i]].fault != 0) {
+            return p->slots[s->in[i]].fault;
+        }
+    }
+    return 0;
+}
+
+static void spoil(gc_plan *p, const gc_step *s, int32_t fault)
+{
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        if (s->out[i] >= 0) {
+            p->slots[s->out[i]].fault = fault;
+        }
+    }
+}
+
+/* Shape rule, then constants are computed and the others become a step. */
+static gc_status plan_node(gc_plan *p, gc_step *s, bool *folded, gc_error *err)
+{
+    GC_TRY(s->op->infer(&s->call));
+    *folded = foldable(p, s);
+    return *folded ? fold(p, s, err) : set_input_layouts(p, s, err);
+}
+
 static gc_status add_node(gc_plan *p, int32_t index, gc_error *err)
 {
     const gc_node *n = &p->net->nodes[index];
+    gc_error why;
     gc_step s;
-    bool merged;
-    GC_TRY(gc_fold_batch_norm(p, n, &merged, err));
-    if (merged) {
+    bool folded = false;
+    GC_TRY(gc_fold_batch_norm(p, n, &folded, err));
+    if (folded || take_branch(p, n)) {
         return GRADCAM_OK;
     }
     memset(&s, 0, sizeof s);
+    memset(&why, 0, sizeof why);
     s.node = index;
     gc_status status = begin_step(p, n, &s, err);
-    if (status == GRADCAM_OK) {
-        status = n->op->infer(&s.call);
+    int32_t fault = status == GRADCAM_OK ? inherited_fault(p, &s) : 0;
+    if (status == GRADCAM_OK && fault == 0) {
+        s.call.err = &why;
+        status = plan_node(p, &s, &folded, &why);
     }
-    bool folded = status == GRADCAM_OK && foldable(p, &s);
-    if (folded) {
-        status = fold(p, &s, err);
-    } else if (status == GRADCAM_OK) {
-        status = set_input_layouts(p, &s, err);
+    if (status == GRADCAM_E_NOMEM) {
+        gc_plan_free_step(p->ctx, &s);
+        return GC_NOMEM(err);
     }
-    if (status != GRADCAM_OK || folded) {
-        free_step(p->ctx, &s);
-        if (status != GRADCAM_OK && err != NULL) {
-            err->node = index;
-        }
-        return status;
+    if (status != GRADCAM_OK) {
+        why.node = index;
+        why.status = status;
+        fault = gc_plan_fault(p, &why);
+    }
+    if (fault != 0 || folded) {
+        spoil(p, &s, fault);
+        gc_plan_free_step(p->ctx, &s);
+        return GRADCAM_OK;
     }
     set_output_layouts(p, &s, p->n_steps);
     p->steps[p->n_steps++] = s;
@@ -349,13 +399,15 @@ static void mark_kept(gc_plan *p, const gc_wish *wish)
 {
     for (int32_t i = 0; i < p->net->n_values; i++) {
         int32_t slot = p->slot_of[i];
-        if (slot >= 0 && wish->watch[i] != 0) {
+        if (slot >= 0 && wish->watch[i] != 0 && p->slots[slot].fault == 0) {
+            bool grad = (wish->watch[i] & GRADCAM_WATCH_GRAD) != 0 && !p->slots[slot].constant;
             p->slots[slot].kept = 1;
-            p->slots[slot].want_grad = (wish->watch[i] & GRADCAM_WATCH_GRAD) != 0 && !p->slots[slot].constant;
+            p->slots[slot].want_grad = p->slots[slot].want_grad || grad;
         }
     }
     for (int32_t i = 0; i < p->net->n_outputs; i++) {
-        p->slots[gc_plan_slot(p, p->net->outputs[i])].kept = 1;
+        gc_slot *slot = &p->slots[gc_plan_slot(p, p->net->outputs[i])];
+        slot->kept = slot->fault == 0;
     }
 }
 
@@ -370,6 +422,8 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
         GC_TRY(add_node(p, i, err));
     }
     mark_kept(p, wish);
+    GC_TRY(gc_plan_raise(p, err));
+    GC_TRY(gc_plan_prune(p, err));
     return gc_plan_memory(p, err);
 }
 

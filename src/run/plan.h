@@ -29,6 +29,8 @@ typedef struct gc_slot {
     int32_t want_grad;  /* watched gradient */
     int32_t active;     /* a gradient flows through it */
     int32_t has_grad;   /* during and after a backward pass */
+    int32_t fault;      /* 1 + index into gc_plan.faults: cannot be computed */
+    int32_t unused;     /* nobody needs it, so nobody computes it */
 } gc_slot;
 
 typedef struct gc_step {
@@ -43,6 +45,8 @@ typedef struct gc_step {
     int32_t backward;   /* takes part in backward passes */
 } gc_step;
 
+#define GC_MAX_FAULTS 8
+
 typedef struct gc_plan {
     gc_ctx *ctx;
     const gc_net *net;
@@ -55,7 +59,8 @@ typedef struct gc_plan {
     size_t arena_bytes;
     int32_t n_slots, n_steps;
     int32_t frozen; /* small and integer inputs are constants of this plan */
-    int32_t reserved0;
+    int32_t n_faults;
+    gc_error faults[GC_MAX_FAULTS];
 } gc_plan;
 
 /* A float input of more elements is data in any case. */
@@ -71,6 +76,7 @@ gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, g
 /* A frozen input holds other numbers than when the plan was made. */
 bool gc_plan_is_stale(const gc_plan *plan, gc_tensor *const *inputs);
 void gc_plan_free(gc_plan *plan);
+void gc_plan_free_step(gc_ctx *ctx, gc_step *step);
 /* For building: a new slot; the slot of a value, made for a weight at first use. */
 int32_t gc_plan_add_slot(gc_plan *plan, int32_t net_value);
 int32_t gc_plan_slot(gc_plan *plan, int32_t value);

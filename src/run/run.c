@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "run/prune.h"
+
 static bool shape_fits(const gc_value *v, const gc_tensor *t)
 {
     if (v->ndim < 0) {
@@ -180,6 +182,9 @@ static gc_status kept_slot(gc_run *run, const char *name, int32_t *out, gc_error
         return gc_fail(err, GRADCAM_E_STATE, "no forward pass yet; call gc_run_forward");
     }
     int32_t slot = run->plan->slot_of[id];
+    if (slot >= 0) {
+        GC_TRY(gc_plan_raise_slot(run->plan, slot, err));
+    }
     if (slot < 0 || !(run->plan->slots[slot].kept || run->plan->slots[slot].constant)) {
         return gc_fail(err, GRADCAM_E_STATE, "value \"%s\" was not kept; call gc_run_watch before gc_run_forward",
                        name);
@@ -238,6 +243,7 @@ gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, g
     if (run->plan == NULL || run->plan->slot_of[id] < 0) {
         return gc_fail(err, GRADCAM_E_STATE, "\"%s\" has no shape yet; call gc_run_prepare", name);
     }
+    GC_TRY(gc_plan_raise_slot(run->plan, run->plan->slot_of[id], err));
     gc_tensor_describe(&run->plan->slots[run->plan->slot_of[id]].value, desc);
     desc->data = NULL;
     return GRADCAM_OK;
