@@ -12,6 +12,7 @@ typedef struct gc_pb_attr {
     gc_attr_value v;  /* v.kind 0: of a type that is left out */
     const char *ref;  /* attribute of the calling node that is meant, or NULL */
     uint64_t type;    /* AttributeProto.AttributeType, 0 unknown */
+    gc_wire graph;    /* the bytes of a graph, p NULL if there is none */
 } gc_pb_attr;
 
 typedef struct gc_pb_node {
@@ -64,7 +65,7 @@ typedef struct gc_import {
     size_t n_nodes, n_functions, node_total; /* node_total: as they stand in the file */
     gc_names initializers;
     uint32_t expansions;
-    uint32_t reserved0;
+    uint32_t branch_depth;
 } gc_import;
 
 /* gc_fail with the offset of `at` (may be NULL). */
@@ -87,6 +88,9 @@ gc_status gc_import_attrs(gc_import *im, gc_wire w, uint32_t number, const char 
                           size_t *count);
 /* All nodes (field `number`) of a graph or function. */
 gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node **out, size_t *count);
+
+/* Replaces If nodes by their branches, see branch.c. */
+gc_status gc_import_flatten(gc_import *im, gc_pb_node **nodes, size_t *count);
 
 /* ModelProto.functions, and which node calls which. */
 gc_status gc_import_functions(gc_import *im, gc_wire model);

@@ -206,6 +206,9 @@ static gc_status attr_head(gc_import *im, const gc_field *at, const char *node, 
         } else if (f.number == 20 && f.type == GC_WIRE_VARINT) {
             attr->type = f.value;
         } else {
+            if (f.number == 6 && f.type == GC_WIRE_BYTES) {
+                attr->graph = gc_wire_make(f.p, f.n);
+            }
             *seen |= 1u << field_type(&f);
         }
     }
@@ -438,5 +441,5 @@ gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node 
     }
     *out = list;
     *count = n;
-    return GRADCAM_OK;
+    return gc_import_flatten(im, out, count);
 }

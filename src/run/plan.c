@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#include "base/abi.h"
 #include "run/fold.h"
 #include "run/prune.h"
 
@@ -448,17 +447,10 @@ static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, 
 }
 
 /* A shape may hang on the numbers in an input.  Then the small and the integer
-   inputs are taken as constants, and other numbers make a new plan. */
+   inputs are taken as constants, and other numbers make a new plan; outputs
+   that still cannot be computed are an error only when nothing is watched. */
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err)
 {
-    gc_error first;
-    memset(&first, 0, sizeof first);
-    gc_status status = try_build(net, wish, false, out, &first);
-    if (status == GRADCAM_E_UNSUPPORTED) {
-        return try_build(net, wish, true, out, err);
-    }
-    if (status != GRADCAM_OK && err != NULL) {
-        gc_abi_export(&first, sizeof first, err, sizeof first);
-    }
-    return status;
+    gc_status status = try_build(net, wish, false, out, err);
+    return status == GRADCAM_OK || status == GRADCAM_E_NOMEM ? status : try_build(net, wish, true, out, err);
 }

@@ -35,7 +35,7 @@ gc_status gc_plan_raise(const gc_plan *p, gc_error *err)
             }
         }
     }
-    for (int32_t i = 0; i < p->net->n_outputs && !any_watched; i++) {
+    for (int32_t i = 0; i < p->net->n_outputs && !(p->frozen && any_watched); i++) {
         const gc_slot *s = &p->slots[p->slot_of[p->net->outputs[i]]];
         if (s->fault != 0) {
             return raise(p, s, err);

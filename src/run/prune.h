@@ -9,7 +9,8 @@
 
 /* Keeps the error; the number to put into gc_slot.fault. */
 int32_t gc_plan_fault(gc_plan *plan, const gc_error *why);
-/* The error of a watched value, or, when nothing is watched, of an output. */
+/* The error of a watched value or of an output; outputs are let pass in a frozen
+   plan, the last try, when something else is watched. */
 gc_status gc_plan_raise(const gc_plan *plan, gc_error *err);
 gc_status gc_plan_raise_slot(const gc_plan *plan, int32_t slot, gc_error *err);
 /* Drops the steps that no kept value depends on. */
