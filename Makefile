@@ -26,7 +26,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all check clean install
+.PHONY: all bench check clean demo install
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -58,6 +58,15 @@ $(B)/tests/%: tests/unit/%.c $(B)/libgradcam.a $(CLI_OBJ)
 
 check: all $(TESTS)
 	@sh tests/check.sh $(B) $(TESTS)
+
+# Scenes of garments, and where a network looked; see docs/demo/README.md.
+DEMO_SRC := docs/demo/demo.c docs/demo/scene.c docs/demo/sheet.c src/cli/png_store.c src/cli/font.c src/cli/colormap.c
+$(B)/demo/demo: $(DEMO_SRC) $(B)/libgradcam.a
+	@mkdir -p $(@D)
+	$(CC) $(GC_CFLAGS) -Idocs/demo -o $@ $(DEMO_SRC) $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
+
+demo: $(B)/demo/demo
+	$(B)/demo/demo docs/demo $(B)/demo/scenes.png
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/include/gradcam $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
