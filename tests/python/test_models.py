@@ -73,3 +73,15 @@ def test_cat_and_dog(word):
     y, x = (row + 0.5) * 224 / cam.shape[0], (column + 0.5) * 224 / cam.shape[1]
     top, left, bottom, right = BOXES[word]
     assert top <= y <= bottom and left <= x <= right
+
+
+@pytest.mark.parametrize("word", BOXES)
+def test_guided_gradcam_of_cat_and_dog(word):
+    labels = (SHARED / "labels" / "imagenet1000.txt").read_text().splitlines()
+    index = next(i for i, line in enumerate(labels) if word in line)
+    with start("squeezenet1.0_imagenet", "224_caffe", 224) as run:
+        strength = np.abs(run.guided_gradcam(kind=gradcam.CLASS, index=index)[0]).sum(axis=0)
+    y, x = np.unravel_index(strength.argmax(), strength.shape)
+    top, left, bottom, right = BOXES[word]
+    assert top <= y <= bottom and left <= x <= right
+    assert strength[top:bottom, left:right].sum() >= 0.7 * strength.sum()
