@@ -252,6 +252,11 @@ static gc_status split_infer(gc_op_call *c)
     if (t != NULL && t->data == NULL && gc_numel(t) > 0) {
         return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "split is not constant: data-dependent shape");
     }
+    bool equal = t == NULL && gc_attr_find(&c->attrs, "split", GRADCAM_ATTR_INTS) == NULL;
+    if (equal && c->opset < 18 && c->n_out > 0 && x->shape[axis] % c->n_out != 0) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "%lld does not split into %d equal parts (smaller last parts: opset 18)",
+                          (long long)x->shape[axis], (int)c->n_out);
+    }
     memcpy(shape, x->shape, sizeof shape);
     for (int32_t i = 0; i < c->n_out; i++) {
         shape[axis] = split_part(c, x->shape[axis], i);

@@ -19,6 +19,7 @@ typedef struct pool_job {
     int32_t *arg;   /* [rows][channels], pixel within the image or -1 */
     int64_t *index; /* output Indices or NULL, row-major */
     bool count_pads;
+    bool column_major; /* numbering of Indices within an image */
 } pool_job;
 
 static int64_t min64(int64_t a, int64_t b)
@@ -86,6 +87,18 @@ static void take_max(const float *x, int64_t n, int32_t pixel, float *best, int3
     }
 }
 
+/* The number of a pixel in Indices; storage_order 1 counts rows fastest. */
+static int64_t pixel_number(const pool_job *j, int32_t pixel)
+{
+    const int64_t *in = j->w.in;
+    int64_t zyx[3];
+    if (!j->column_major) {
+        return pixel;
+    }
+    (void)gc_window_split(in, pixel, zyx);
+    return zyx[0] + in[0] * (zyx[1] + in[1] * zyx[2]);
+}
+
 static void max_task(void *task, uint32_t chunk)
 {
     const pool_job *j = task;
@@ -106,7 +119,7 @@ static void max_task(void *task, uint32_t chunk)
         }
         for (int64_t k = 0; j->index && k < n; k++) {
             j->index[(image * n + k) * j->w.pixels_out + r % j->w.pixels_out] =
-                arg[k] < 0 ? -1 : (image * n + k) * j->w.pixels_in + arg[k];
+                arg[k] < 0 ? -1 : (image * n + k) * j->w.pixels_in + pixel_number(j, arg[k]);
         }
     }
 }
@@ -135,9 +148,6 @@ static gc_status max_infer(gc_op_call *c)
     if (c->n_out < 2 || !c->out[1]) {
         return GRADCAM_OK;
     }
-    if (gc_attr_int(&c->attrs, "storage_order", 0) != 0) {
-        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "storage_order 1");
-    }
     return set_output(c, &j, 1, GRADCAM_I64);
 }
 
@@ -152,6 +162,7 @@ static gc_status max_forward(gc_op_call *c)
     j.y = c->out[0]->data;
     j.arg = c->aux;
     j.index = c->n_out > 1 && c->out[1] ? c->out[1]->data : NULL;
+    j.column_major = gc_attr_int(&c->attrs, "storage_order", 0) != 0;
     return gc_parallel(c->ctx, max_task, &j, chunks(j.rows, ROW_CHUNK));
 }
 

@@ -44,6 +44,9 @@ static gc_status find_axes(gc_op_call *c, bool *gone)
     for (int32_t i = 0; i < count; i++) {
         int32_t d = 0;
         GC_TRY(gc_op_axis(c, axes[i], ndim, &d));
+        if (gone[d]) {
+            return gc_op_fail(c, GRADCAM_E_INVALID, "axis %d is named twice", (int)d);
+        }
         gone[d] = true;
     }
     return GRADCAM_OK;

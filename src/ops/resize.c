@@ -62,6 +62,9 @@ static gc_status use_scales(gc_op_call *c, resize_plan *p, const float *scales, 
     for (int64_t i = 0; i < n; i++) {
         axis_map *m = &p->axis[axes[i]];
         double length = floor((double)((float)m->in * scales[i]));
+        if (strcmp(c->op_name, "Upsample") == 0 && !(scales[i] >= 1.0F)) {
+            return gc_op_fail(c, GRADCAM_E_INVALID, "scale %g is below 1", (double)scales[i]);
+        }
         if (!(scales[i] > 0.0F) || !(length <= 2147483647.0)) {
             return gc_op_fail(c, GRADCAM_E_LIMIT, "scale %g is not possible", (double)scales[i]);
         }
