@@ -19,14 +19,15 @@ CLI_CFLAGS = $(if $(PNG),-DGRADCAM_HAVE_PNG $(shell pkg-config --cflags libpng))
              $(if $(JPEG),-DGRADCAM_HAVE_JPEG $(shell pkg-config --cflags libjpeg))
 CLI_LIBS = $(if $(PNG),$(shell pkg-config --libs libpng)) $(if $(JPEG),$(shell pkg-config --libs libjpeg))
 
-LIB_SRC := $(sort $(wildcard src/base/*.c src/tensor/*.c src/kern/*.c src/ops/*.c src/graph/*.c src/run/*.c \
-                             src/explain/*.c src/onnx/*.c src/api/*.c))
-CLI_SRC := $(sort $(wildcard src/cli/*.c))
+# src/sources.sh holds the list, so that meson builds from the same one.
+LIB_SRC := $(shell sh src/sources.sh library)
+CLI_SRC := $(shell sh src/sources.sh command)
+DEMO_SRC := $(shell sh src/sources.sh demo)
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all bench check clean demo install
+.PHONY: all check clean demo install uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -49,7 +50,7 @@ $(SO): $(LIB_OBJ) src/gradcam.map
 $(B)/gradcam: $(CLI_OBJ) $(B)/libgradcam.a
 	$(CC) -o $@ $(CLI_OBJ) $(B)/libgradcam.a $(LDFLAGS) $(CLI_LIBS) $(LIBS)
 
-TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(filter tests/unit/test_%,$(shell sh src/sources.sh tests)))
 CLI_IO := $(filter-out $(B)/src/cli/main.o $(B)/src/cli/cmd_%.o $(B)/src/cli/net_io.o,$(CLI_OBJ))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libgradcam.a $(CLI_OBJ)
@@ -63,7 +64,6 @@ check: all $(TESTS)
 	@sh tests/check.sh $(B) $(TESTS)
 
 # Scenes of garments, and where a network looked; see docs/demo/README.md.
-DEMO_SRC := docs/demo/demo.c docs/demo/scene.c docs/demo/sheet.c src/cli/png_store.c src/cli/font.c src/cli/colormap.c
 $(B)/demo/demo: $(DEMO_SRC) $(B)/libgradcam.a
 	@mkdir -p $(@D)
 	$(CC) $(GC_CFLAGS) -Idocs/demo -o $@ $(DEMO_SRC) $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
@@ -71,16 +71,30 @@ $(B)/demo/demo: $(DEMO_SRC) $(B)/libgradcam.a
 demo: $(B)/demo/demo
 	$(B)/demo/demo docs/demo $(B)/demo/scenes.png
 
+BINDIR = $(PREFIX)/bin
+LIBDIR = $(PREFIX)/lib
+INCLUDEDIR = $(PREFIX)/include
+MANDIR = $(PREFIX)/share/man
+
 install: all
-	install -d $(DESTDIR)$(PREFIX)/include/gradcam $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
-	install -m 644 include/gradcam/gradcam.h $(DESTDIR)$(PREFIX)/include/gradcam/
-	install -m 644 $(B)/libgradcam.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
-	ln -sf libgradcam.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libgradcam.so.$(SOVERSION)
-	ln -sf libgradcam.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libgradcam.so
-	install -m 755 $(B)/gradcam $(DESTDIR)$(PREFIX)/bin/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' pkgconfig/gradcam.pc.in \
-	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/gradcam.pc
+	install -d $(DESTDIR)$(INCLUDEDIR)/gradcam $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
+	install -m 644 include/gradcam/gradcam.h $(DESTDIR)$(INCLUDEDIR)/gradcam/
+	install -m 644 $(B)/libgradcam.a $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/
+	ln -sf libgradcam.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libgradcam.so.$(SOVERSION)
+	ln -sf libgradcam.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libgradcam.so
+	install -m 755 $(B)/gradcam $(DESTDIR)$(BINDIR)/
+	install -m 644 docs/gradcam.1 $(DESTDIR)$(MANDIR)/man1/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' pkgconfig/gradcam.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/gradcam.pc
+
+# Removes what install wrote; of folders only the header's own.
+uninstall:
+	rm -f $(DESTDIR)$(INCLUDEDIR)/gradcam/gradcam.h $(DESTDIR)$(LIBDIR)/libgradcam.a \
+	    $(DESTDIR)$(LIBDIR)/libgradcam.so $(DESTDIR)$(LIBDIR)/libgradcam.so.$(SOVERSION) \
+	    $(DESTDIR)$(LIBDIR)/libgradcam.so.$(VERSION) $(DESTDIR)$(BINDIR)/gradcam \
+	    $(DESTDIR)$(MANDIR)/man1/gradcam.1 $(DESTDIR)$(LIBDIR)/pkgconfig/gradcam.pc
+	-rmdir $(DESTDIR)$(INCLUDEDIR)/gradcam
 
 clean:
 	rm -rf $(B)

@@ -18,7 +18,7 @@ count() { # the closing line of one program
 
 for test in "$@" "sh tests/lint.sh"; do
     echo "== $test"
-    case $test in sh*) $test >"$build/tmp/out" 2>&1 ;; *) "./$test" "$build/tmp" >"$build/tmp/out" 2>&1 ;; esac
+    case $test in sh*) $test "$build" >"$build/tmp/out" 2>&1 ;; *) "./$test" "$build/tmp" >"$build/tmp/out" 2>&1 ;; esac
     grep -v ' passed, ' "$build/tmp/out"
     count "$test"
 done
