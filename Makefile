@@ -27,7 +27,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all check clean demo install uninstall
+.PHONY: all check clean conformance demo install uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -62,6 +62,10 @@ $(B)/tests/test_guest: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 check: all $(TESTS)
 	@sh tests/check.sh $(B) $(TESTS)
+
+# The ONNX node tests and the zoo against tests/python/conformance.tsv.
+conformance: all
+	GRADCAM_LIBRARY=$(B)/libgradcam.so python3 tests/python/conformance.py $(CONFORMANCE)
 
 # Scenes of garments, and where a network looked; see docs/demo/README.md.
 $(B)/demo/demo: $(DEMO_SRC) $(B)/libgradcam.a

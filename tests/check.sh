@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Runs the test programs given after the build folder, then the lint; prints
-# "N passed, N failed, N skipped" and fails when anything failed.
+# Runs the test programs given after the build folder, the ONNX node tests (where
+# there are Python and the data) and the lint; prints "N passed, N failed, N
+# skipped" and fails when anything failed.
 build=$1
 shift
 passed=0 failed=0 skipped=0
@@ -16,10 +17,22 @@ count() { # the closing line of one program
     passed=$((passed + p)) failed=$((failed + ${f:-0})) skipped=$((skipped + ${s:-0}))
 }
 
-for test in "$@" "sh tests/lint.sh"; do
+conformance() {
+    if command -v python3 >/dev/null; then
+        GRADCAM_LIBRARY=$build/libgradcam.so python3 tests/python/conformance.py --tolerate-new
+    else
+        printf 'skipped: conformance needs python3\n0 passed, 0 failed, 1 skipped\n'
+    fi
+}
+
+for test in "$@" conformance "sh tests/lint.sh"; do
     echo "== $test"
-    case $test in sh*) $test "$build" >"$build/tmp/out" 2>&1 ;; *) "./$test" "$build/tmp" >"$build/tmp/out" 2>&1 ;; esac
-    grep -v ' passed, ' "$build/tmp/out"
+    case $test in
+    sh*) $test "$build" >"$build/tmp/out" 2>&1 ;;
+    conformance) conformance >"$build/tmp/out" 2>&1 ;;
+    *) "./$test" "$build/tmp" >"$build/tmp/out" 2>&1 ;;
+    esac
+    sed '$d' "$build/tmp/out"
     count "$test"
 done
 echo "$passed passed, $failed failed, $skipped skipped"
