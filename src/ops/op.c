@@ -11,7 +11,7 @@ static const gc_op *const families[] = {
     gc_ops_logic,  gc_ops_softmax, gc_ops_reduce, gc_ops_shape,  gc_ops_move,       gc_ops_const,  gc_ops_rnn,
     gc_ops_select,
     gc_ops_index,  gc_ops_gather,  gc_ops_scatter, gc_ops_topk,
-    gc_ops_resize,
+    gc_ops_resize, gc_ops_depth_space,
 };
 
 const gc_op *gc_op_at(int32_t k)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""One operator against PyTorch: values, gradients, both memory layouts, threads."""
+
+import ctypes as C
+import os
+import pathlib
+import sys
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+os.environ.setdefault("GRADCAM_LIBRARY", str(ROOT / "build" / "libgradcam.so"))
+sys.path.insert(0, str(ROOT / "bindings" / "python"))
+import gradcam  # noqa: E402
+
+
+class _CtxOptions(C.Structure):
+    _fields_ = [("struct_size", C.c_uint32), ("n_threads", C.c_uint32), ("allocator", C.c_void_p),
+                ("logger", C.c_void_p), ("executor", C.c_void_p)]
+
+
+class Net(gradcam.Net):
+    """A network whose context has `threads` workers."""
+
+    def __init__(self, model, threads=1):  # pylint: disable=super-init-not-called
+        self._ctx, self._net = C.c_void_p(), C.c_void_p()
+        options = _CtxOptions(n_threads=threads)
+        gradcam._call("gc_ctx_create", C.byref(options), C.byref(self._ctx))
+        data = model.SerializeToString()
+        gradcam._call("gc_net_load_memory", self._ctx, data, C.c_size_t(len(data)), None, C.byref(self._net))
+        self.inputs = [gradcam._lib.gc_net_input_name(self._net, k).decode()
+                       for k in range(gradcam._lib.gc_net_input_count(self._net))]
+        self.outputs = [gradcam._lib.gc_net_output_name(self._net, k).decode()
+                        for k in range(gradcam._lib.gc_net_output_count(self._net))]
+
+
+def build(op, inputs, data=(0,), opset=20, n_out=1, channels_last=False, **attributes):
+    """A model of one node.  inputs[k] for k in data are graph inputs, the others
+    initializers; None is absent.  channels_last puts a pooling of one pixel in
+    front of input 0, whose result lies channels-last."""
+    names = ["" if a is None else f"x{k}" for k, a in enumerate(inputs)]
+    outputs = [f"y{k}" for k in range(n_out)]
+    nodes, feeds, weights = [], [], []
+    for k, a in enumerate(inputs):
+        if a is None:
+            continue
+        if k in data:
+            feeds.append(helper.make_tensor_value_info(names[k], helper.np_dtype_to_tensor_dtype(a.dtype), a.shape))
+        else:
+            weights.append(numpy_helper.from_array(a, names[k]))
+    if channels_last:
+        nodes.append(helper.make_node("MaxPool", ["x0"], ["pooled"], kernel_shape=[1] * (inputs[0].ndim - 2)))
+        names[0] = "pooled"
+    nodes.append(helper.make_node(op, names, outputs, **attributes))
+    graph = helper.make_graph(nodes, "g", feeds,
+                              [helper.make_tensor_value_info(y, TensorProto.UNDEFINED, None) for y in outputs], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run(model, inputs, data=(0,), grad_outputs=None, threads=1):
+    """Outputs, and the gradients of the float inputs in `data`."""
+    net = Net(model, threads)
+    with gradcam.Run(net) as r:
+        wanted = []
+        for k in data:
+            if inputs[k] is not None:
+                r.set_input(f"x{k}", inputs[k])
+                wanted += [f"x{k}"] if inputs[k].dtype == np.float32 else []
+        for name in wanted if grad_outputs is not None else []:
+            r.watch(name)
+        r.forward()
+        outputs = [r.value(name) for name in net.outputs]
+        if grad_outputs is None:
+            return outputs, []
+        grads = {name: 0.0 for name in wanted}
+        for name, dy in zip(net.outputs, grad_outputs):
+            if dy is None:
+                continue
+            r.backward(name, dy)
+            for x in wanted:
+                grads[x] = grads[x] + r.gradient(x)
+        return outputs, [grads[name] for name in wanted]
+
+
+def close(got, want, what, relative=1e-4):
+    assert got.shape == tuple(want.shape), f"{what}: {got.shape} instead of {tuple(want.shape)}"
+    if got.size == 0:
+        return
+    error, scale = np.abs(got.astype(np.float64) - want).max(), np.abs(want).max()
+    assert error <= 1e-6 + relative * scale, f"{what}: {error:.2e} at a scale of {scale:.2e}"
+
+
+def check(op, inputs, reference, data=(0,), what="", layouts=(False, True), threads=True, **attributes):
+    """Values and gradients equal those of `reference`, a function of tensors in
+    float64 (inputs[k] for k in data); equal bits for one and three threads."""
+    tensors = [torch.tensor(inputs[k], dtype=torch.float64 if inputs[k].dtype == np.float32 else None,
+                            requires_grad=inputs[k].dtype == np.float32) for k in data]
+    want = reference(*tensors)
+    want = want if isinstance(want, tuple) else (want,)
+    rng = np.random.default_rng(7)
+    dys = [rng.standard_normal(tuple(w.shape)).astype(np.float32) if w.dtype == torch.float64 else None for w in want]
+    sum((w * torch.tensor(dy, dtype=torch.float64)).sum() for w, dy in zip(want, dys) if dy is not None).backward()
+    want_grads = [t.grad if t.grad is not None else torch.zeros_like(t) for t in tensors if t.requires_grad]
+    for channels_last in layouts:
+        if channels_last and inputs[0].ndim < 3 or channels_last and 0 not in data:
+            continue
+        model = build(op, inputs, data, n_out=len(want), channels_last=channels_last, **attributes)
+        got, grads = run(model, inputs, data, dys)
+        where = f"{op} {what} {attributes} {'channels-last' if channels_last else ''}"
+        for k, (g, w) in enumerate(zip(got, want)):
+            if dys[k] is None:
+                assert np.array_equal(g, w.detach().numpy()), f"{where}: output {k}"
+            else:
+                close(g, w.detach().numpy(), f"{where}: output {k}")
+        for k, (g, w) in enumerate(zip(grads, want_grads)):
+            close(g, w.numpy(), f"{where}: gradient {k}")
+        if threads:
+            again, grads3 = run(model, inputs, data, dys, threads=3)
+            assert all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(got + grads, again + grads3)), \
+                f"{where}: the number of threads shows"
+
+
+def refused(op, inputs, words, data=(0,), **attributes):
+    """The model is refused with a message that holds `words`."""
+    try:
+        run(build(op, inputs, data, **attributes), inputs, data)
+    except gradcam.GradcamError as error:
+        assert words in str(error), str(error)
+        return
+    raise AssertionError(f"{op} {attributes} was accepted")
