@@ -164,7 +164,8 @@ gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc)
 
 gc_tensor *gc_tensor_ref(gc_tensor *t)
 {
-    if (t != NULL && t->refs > 0) {
+    /* Tensors inside a run are borrowed: they have no references to count. */
+    if (t != NULL && gc_atomic_add(&t->refs, 0) > 0) {
         gc_atomic_add(&t->refs, 1);
     }
     return t;
@@ -172,7 +173,7 @@ gc_tensor *gc_tensor_ref(gc_tensor *t)
 
 void gc_tensor_unref(gc_tensor *t)
 {
-    if (t == NULL || t->refs == 0 || gc_atomic_add(&t->refs, -1) > 0) {
+    if (t == NULL || gc_atomic_add(&t->refs, 0) == 0 || gc_atomic_add(&t->refs, -1) > 0) {
         return;
     }
     gc_ctx *ctx = t->ctx;
