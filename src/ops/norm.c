@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Normalisation.  Batch, instance and local response normalisation are
-   channels-last, layer normalisation is row-major. */
+   channels-last. */
 #include <math.h>
 #include <string.h>
 
@@ -10,8 +10,7 @@
 enum { SLICE = 32, ROW_CHUNK = 16 };
 
 typedef struct norm_job {
-    int64_t images, pixels, channels; /* layer: rows = images, channels = elements of a row, pixels 1 */
-    int64_t scale_n, bias_n;          /* layer: repeat of scale and bias */
+    int64_t images, pixels, channels;
     const float *x, *scale, *bias, *dy;
     float *y;
     float *stats; /* aux: mean and 1/deviation in pairs; LRN: the sums */
@@ -80,70 +79,6 @@ static gc_status refuse_other_gradients(gc_op_call *c)
 static gc_status same_output(gc_op_call *c)
 {
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, c->in[0]->shape);
-}
-
-/* ---- BatchNormalization: y = x * factor[c] + shift[c] ---- */
-
-static gc_status batch_infer(gc_op_call *c)
-{
-    norm_job j;
-    GC_TRY(read_sizes(c, 2, &j));
-    if (gc_attr_int(&c->attrs, "training_mode", 0) != 0 ||
-        (c->opset < 9 && gc_attr_int(&c->attrs, "spatial", 1) == 0)) {
-        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "training_mode 1 or spatial 0");
-    }
-    for (int32_t i = 1; i < c->n_out; i++) {
-        if (c->out[i]) {
-            return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "output %d exists in training only", (int)i);
-        }
-    }
-    for (int32_t i = 1; i < 5; i++) {
-        GC_TRY(need_per_channel(c, i, j.channels));
-    }
-    c->work_bytes = (size_t)j.channels * 2 * sizeof(float);
-    return same_output(c);
-}
-
-static void batch_task(void *task, uint32_t chunk)
-{
-    const norm_job *j = task;
-    int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->pixels);
-    const float *factor = j->temp, *shift = j->temp + n;
-    for (int64_t p = first; p < last; p++) {
-        for (int64_t k = 0; k < n; k++) {
-            j->y[p * n + k] = j->x[p * n + k] * factor[k] + shift[k];
-        }
-    }
-}
-
-/* Forward, or with shift 0 the gradient. */
-static gc_status batch_run(gc_op_call *c, const float *x, float *y, bool gradient)
-{
-    norm_job j;
-    GC_TRY(read_sizes(c, 2, &j));
-    float epsilon = gc_attr_float(&c->attrs, "epsilon", 1e-5f);
-    const float *scale = c->in[1]->data, *var = c->in[4]->data;
-    const float *bias = gradient ? NULL : c->in[2]->data, *mean = gradient ? NULL : c->in[3]->data;
-    j.temp = c->work;
-    for (int64_t k = 0; k < j.channels; k++) {
-        j.temp[k] = (float)((double)scale[k] / sqrt((double)var[k] + (double)epsilon));
-        j.temp[j.channels + k] = gradient ? 0.0f : bias[k] - mean[k] * j.temp[k];
-    }
-    j.x = x;
-    j.y = y;
-    j.pixels *= j.images;
-    return gc_parallel(c->ctx, batch_task, &j, chunks(j.pixels, ROW_CHUNK));
-}
-
-static gc_status batch_forward(gc_op_call *c)
-{
-    return batch_run(c, c->in[0]->data, c->out[0]->data, false);
-}
-
-static gc_status batch_backward(gc_op_call *c)
-{
-    GC_TRY(refuse_other_gradients(c));
-    return c->grad_in[0] ? batch_run(c, c->grad_out[0]->data, c->grad_in[0]->data, true) : GRADCAM_OK;
 }
 
 /* ---- InstanceNormalization: over the pixels of each image and channel ---- */
@@ -251,6 +186,172 @@ static gc_status instance_backward(gc_op_call *c)
     return gc_parallel(c->ctx, instance_back_task, &j, chunks(j.channels, SLICE));
 }
 
+/* ---- BatchNormalization ----
+
+   Inference: y = x * factor[c] + shift[c].  Before opset 9, spatial 0 gives every
+   element of an image its own factor.  Training: InstanceNormalization of one
+   image that holds the pixels of all; aux keeps the statistics, then x. */
+
+static bool trains(const gc_op_call *c)
+{
+    return c->opset >= 14 && gc_attr_int(&c->attrs, "training_mode", 0) != 0;
+}
+
+static bool per_element(const gc_op_call *c)
+{
+    return c->opset < 9 && gc_attr_int(&c->attrs, "spatial", 1) == 0;
+}
+
+/* A vector counts as images of one channel. */
+static gc_status batch_sizes(gc_op_call *c, norm_job *j)
+{
+    GC_TRY(gc_op_need(c, 0));
+    if (c->in[0]->ndim != 1) {
+        return read_sizes(c, 2, j);
+    }
+    memset(j, 0, sizeof *j);
+    GC_TRY(need_float(c, 0));
+    j->images = c->in[0]->shape[0];
+    j->channels = j->pixels = 1;
+    return j->images <= INT32_MAX ? GRADCAM_OK : gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+}
+
+static gc_status need_per_element(gc_op_call *c, int32_t i)
+{
+    GC_TRY(need_float(c, i));
+    const gc_tensor *x = c->in[0], *t = c->in[i];
+    bool fits = t->ndim == x->ndim - 1;
+    for (int32_t d = 0; fits && d < t->ndim; d++) {
+        fits = t->shape[d] == x->shape[d + 1];
+    }
+    return fits ? GRADCAM_OK : gc_op_fail(c, GRADCAM_E_SHAPE, "input %d does not have the shape of an image", (int)i);
+}
+
+static gc_status batch_infer(gc_op_call *c)
+{
+    norm_job j;
+    GC_TRY(batch_sizes(c, &j));
+    if (c->out[0] == NULL) {
+        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "statistics without the result");
+    }
+    int64_t values = per_element(c) ? j.channels * j.pixels : j.channels;
+    for (int32_t i = 1; i < 5; i++) {
+        GC_TRY(per_element(c) ? need_per_element(c, i) : need_per_channel(c, i, j.channels));
+    }
+    for (int32_t i = 1; i < c->n_out; i++) {
+        GC_TRY(gc_op_set_output(c, i, GRADCAM_F32, c->in[1]->ndim, c->in[1]->shape));
+    }
+    /* read_sizes limits the elements to 2^40. */
+    c->work_bytes = (size_t)values * 2 * sizeof(float);
+    c->aux_bytes = trains(c) ? (size_t)(2 * values + j.images * j.pixels * j.channels) * sizeof(float) : 0;
+    return same_output(c);
+}
+
+static void batch_task(void *task, uint32_t chunk)
+{
+    const norm_job *j = task;
+    int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->pixels);
+    const float *factor = j->temp, *shift = j->temp + n;
+    for (int64_t p = first; p < last; p++) {
+        for (int64_t k = 0; k < n; k++) {
+            j->y[p * n + k] = j->x[p * n + k] * factor[k] + shift[k];
+        }
+    }
+}
+
+/* Forward, or with shift 0 the gradient.  Parameters are row-major, [C] or
+   [C, pixels]; factors lie channels-last like x. */
+static gc_status batch_run(gc_op_call *c, const float *x, float *y, bool gradient)
+{
+    norm_job j;
+    GC_TRY(batch_sizes(c, &j));
+    float epsilon = gc_attr_float(&c->attrs, "epsilon", 1e-5f);
+    const float *scale = c->in[1]->data, *var = c->in[4]->data;
+    const float *bias = gradient ? NULL : c->in[2]->data, *mean = gradient ? NULL : c->in[3]->data;
+    int64_t each = per_element(c) ? j.pixels : 1, n = j.channels * each;
+    j.temp = c->work;
+    for (int64_t k = 0; k < n; k++) {
+        int64_t to = k % each * j.channels + k / each;
+        j.temp[to] = (float)((double)scale[k] / sqrt((double)var[k] + (double)epsilon));
+        j.temp[n + to] = gradient ? 0.0f : bias[k] - mean[k] * j.temp[to];
+    }
+    j.x = x;
+    j.y = y;
+    j.channels = n;
+    j.pixels = j.pixels / each * j.images;
+    return gc_parallel(c->ctx, batch_task, &j, chunks(j.pixels, ROW_CHUNK));
+}
+
+static gc_status batch_train(gc_op_call *c, norm_job *j)
+{
+    GC_TRY(batch_sizes(c, j));
+    j->pixels *= j->images;
+    j->images = 1;
+    j->scale = c->in[1]->data;
+    j->stats = c->aux;
+    j->temp = j->stats + 2 * j->channels;
+    j->epsilon = gc_attr_float(&c->attrs, "epsilon", 1e-5f);
+    if (j->pixels == 0) {
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "no elements to take statistics of");
+    }
+    return GRADCAM_OK;
+}
+
+/* running = momentum old + (1 - momentum) new, for mean and variance. */
+static void running_stats(gc_op_call *c, const norm_job *j)
+{
+    double momentum = (double)gc_attr_float(&c->attrs, "momentum", 0.9f);
+    for (int32_t i = 1; i < 3 && i < c->n_out; i++) {
+        const float *old = c->in[i + 2]->data;
+        for (int64_t k = 0; c->out[i] != NULL && k < j->channels; k++) {
+            double factor = (double)j->stats[2 * k + 1];
+            double now = i == 1 ? (double)j->stats[2 * k] : 1.0 / (factor * factor) - (double)j->epsilon;
+            ((float *)c->out[i]->data)[k] = (float)(momentum * (double)old[k] + (1.0 - momentum) * now);
+        }
+    }
+}
+
+static gc_status batch_forward(gc_op_call *c)
+{
+    norm_job j;
+    if (!trains(c)) {
+        /* Old files name the outputs of training; they hold the estimates. */
+        for (int32_t i = 1; i < c->n_out; i++) {
+            if (c->out[i] != NULL) {
+                memcpy(c->out[i]->data, c->in[i % 2 == 1 ? 3 : 4]->data, (size_t)gc_numel(c->in[3]) * sizeof(float));
+            }
+        }
+        return batch_run(c, c->in[0]->data, c->out[0]->data, false);
+    }
+    GC_TRY(batch_train(c, &j));
+    memcpy(j.temp, c->in[0]->data, (size_t)(j.pixels * j.channels) * sizeof(float));
+    j.x = j.temp;
+    j.bias = c->in[2]->data;
+    j.y = c->out[0]->data;
+    GC_TRY(gc_parallel(c->ctx, instance_task, &j, chunks(j.channels, SLICE)));
+    running_stats(c, &j);
+    return GRADCAM_OK;
+}
+
+static gc_status batch_backward(gc_op_call *c)
+{
+    norm_job j;
+    GC_TRY(refuse_other_gradients(c));
+    for (int32_t k = 1; k < c->n_out; k++) {
+        if (c->grad_out[k] != NULL) {
+            return gc_op_fail(c, GRADCAM_E_NO_GRADIENT, "no gradient through output %d", (int)k);
+        }
+    }
+    if (c->grad_in[0] == NULL || !trains(c)) {
+        return c->grad_in[0] ? batch_run(c, c->grad_out[0]->data, c->grad_in[0]->data, true) : GRADCAM_OK;
+    }
+    GC_TRY(batch_train(c, &j));
+    j.x = j.temp;
+    j.dy = c->grad_out[0]->data;
+    j.y = c->grad_in[0]->data;
+    return gc_parallel(c->ctx, instance_back_task, &j, chunks(j.channels, SLICE));
+}
+
 /* ---- LRN: y = x s^-beta, s = bias + alpha/size * sum of x^2 over channels ---- */
 
 static gc_status lrn_setup(gc_op_call *c, norm_job *j)
@@ -347,151 +448,9 @@ static gc_status lrn_backward(gc_op_call *c)
     return gc_parallel(c->ctx, lrn_back_task, &j, chunks(j.pixels, ROW_CHUNK));
 }
 
-/* ---- LayerNormalization ---- */
-
-/* Scale and bias repeat over the row: their shape, without leading ones, must
-   be a tail of the input's shape. */
-static gc_status layer_repeat(gc_op_call *c, int32_t i, int64_t row, int64_t *repeat)
-{
-    GC_TRY(need_float(c, i));
-    const gc_tensor *t = c->in[i], *x = c->in[0];
-    int32_t skip = 0;
-    *repeat = gc_shape_numel(t->ndim, t->shape);
-    while (skip < t->ndim && t->shape[skip] == 1) {
-        skip++;
-    }
-    bool fits = *repeat > 0 && *repeat <= row && row % *repeat == 0 && t->ndim - skip <= x->ndim;
-    for (int32_t k = skip; fits && k < t->ndim; k++) {
-        fits = t->shape[k] == x->shape[x->ndim - t->ndim + k];
-    }
-    return fits ? GRADCAM_OK : gc_op_fail(c, GRADCAM_E_SHAPE, "input %d does not fit the normalised axes", (int)i);
-}
-
-static gc_status layer_setup(gc_op_call *c, norm_job *j, int32_t *axis)
-{
-    memset(j, 0, sizeof *j);
-    GC_TRY(need_float(c, 0));
-    const gc_tensor *x = c->in[0];
-    GC_TRY(gc_op_axis(c, gc_attr_int(&c->attrs, "axis", -1), x->ndim, axis));
-    j->images = gc_shape_numel(*axis, x->shape);
-    j->channels = gc_shape_numel(x->ndim - *axis, x->shape + *axis);
-    j->epsilon = gc_attr_float(&c->attrs, "epsilon", 1e-5f);
-    if (j->images < 0 || j->channels < 1 || j->images > INT64_C(1) << 35) {
-        return gc_op_fail(c, GRADCAM_E_SHAPE, "bad or too large shape");
-    }
-    GC_TRY(layer_repeat(c, 1, j->channels, &j->scale_n));
-    return c->n_in > 2 && c->in[2] ? layer_repeat(c, 2, j->channels, &j->bias_n) : GRADCAM_OK;
-}
-
-static gc_status layer_infer(gc_op_call *c)
-{
-    norm_job j;
-    int32_t axis;
-    GC_TRY(layer_setup(c, &j, &axis));
-    int64_t shape[GRADCAM_MAX_DIMS];
-    for (int32_t i = 0; i < c->in[0]->ndim; i++) {
-        shape[i] = i < axis ? c->in[0]->shape[i] : 1;
-    }
-    for (int32_t i = 1; i < 3 && i < c->n_out; i++) {
-        GC_TRY(gc_op_set_output(c, i, GRADCAM_F32, c->in[0]->ndim, shape));
-    }
-    c->aux_bytes = (size_t)j.images * 2 * sizeof(float);
-    return same_output(c);
-}
-
-static void layer_task(void *task, uint32_t chunk)
-{
-    const norm_job *j = task;
-    int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->images);
-    for (int64_t r = first; r < last; r++) {
-        const float *x = j->x + r * n;
-        float *y = j->y + r * n;
-        double sum = 0, squares = 0;
-        for (int64_t k = 0; k < n; k++) {
-            sum += (double)x[k];
-        }
-        double mean = sum / (double)n;
-        for (int64_t k = 0; k < n; k++) {
-            squares += ((double)x[k] - mean) * ((double)x[k] - mean);
-        }
-        float center = (float)mean, factor = (float)(1.0 / sqrt(squares / (double)n + (double)j->epsilon));
-        j->stats[2 * r] = center;
-        j->stats[2 * r + 1] = factor;
-        for (int64_t k = 0; k < n; k++) {
-            y[k] = (x[k] - center) * factor * j->scale[j->scale_n == n ? k : k % j->scale_n];
-        }
-        for (int64_t k = 0; j->bias && k < n; k++) {
-            y[k] += j->bias[j->bias_n == n ? k : k % j->bias_n];
-        }
-    }
-}
-
-static void layer_back_task(void *task, uint32_t chunk)
-{
-    const norm_job *j = task;
-    int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->images);
-    for (int64_t r = first; r < last; r++) {
-        const float *x = j->x + r * n, *dy = j->dy + r * n;
-        float *dx = j->y + r * n, center = j->stats[2 * r], factor = j->stats[2 * r + 1];
-        double sum = 0, dot = 0;
-        for (int64_t k = 0; k < n; k++) {
-            dx[k] = dy[k] * j->scale[j->scale_n == n ? k : k % j->scale_n];
-            sum += (double)dx[k];
-            dot += (double)(dx[k] * ((x[k] - center) * factor));
-        }
-        float mean = (float)(sum / (double)n), slope = (float)(dot / (double)n);
-        for (int64_t k = 0; k < n; k++) {
-            dx[k] = factor * (dx[k] - mean - (x[k] - center) * factor * slope);
-        }
-    }
-}
-
-static gc_status layer_forward(gc_op_call *c)
-{
-    norm_job j;
-    int32_t axis;
-    GC_TRY(layer_setup(c, &j, &axis));
-    if (!c->out[0]) {
-        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "Mean without the result");
-    }
-    j.x = c->in[0]->data;
-    j.scale = c->in[1]->data;
-    j.bias = j.bias_n > 0 ? c->in[2]->data : NULL;
-    j.y = c->out[0]->data;
-    j.stats = c->aux;
-    GC_TRY(gc_parallel(c->ctx, layer_task, &j, chunks(j.images, ROW_CHUNK)));
-    for (int32_t i = 1; i < 3 && i < c->n_out; i++) {
-        for (int64_t r = 0; c->out[i] && r < j.images; r++) {
-            ((float *)c->out[i]->data)[r] = j.stats[2 * r + i - 1];
-        }
-    }
-    return GRADCAM_OK;
-}
-
-static gc_status layer_backward(gc_op_call *c)
-{
-    norm_job j;
-    int32_t axis;
-    GC_TRY(refuse_other_gradients(c));
-    GC_TRY(layer_setup(c, &j, &axis));
-    if (!c->grad_in[0]) {
-        return GRADCAM_OK;
-    }
-    if (!c->grad_out[0] || (c->n_out > 1 && c->grad_out[1]) || (c->n_out > 2 && c->grad_out[2])) {
-        return gc_op_fail(c, GRADCAM_E_NO_GRADIENT, "no gradient through Mean or InvStdDev");
-    }
-    j.x = c->in[0]->data;
-    j.scale = c->in[1]->data;
-    j.dy = c->grad_out[0]->data;
-    j.y = c->grad_in[0]->data;
-    j.stats = c->aux;
-    return gc_parallel(c->ctx, layer_back_task, &j, chunks(j.images, ROW_CHUNK));
-}
-
 const gc_op gc_ops_norm[] = {
     {"BatchNormalization", batch_infer, batch_forward, batch_backward, GC_OP_CL, 1u << 1 | 1u << 4, 0, 5, 5, 5},
     {"InstanceNormalization", instance_infer, instance_forward, instance_backward, GC_OP_CL, 3, 0, 3, 3, 1},
     {"LRN", lrn_infer, lrn_forward, lrn_backward, GC_OP_CL, 1, 0, 1, 1, 1},
-    {"LayerNormalization", layer_infer, layer_forward, layer_backward, 0, 3, 0, 2, 3, 3},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

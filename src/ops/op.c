@@ -12,6 +12,7 @@ static const gc_op *const families[] = {
     gc_ops_select,
     gc_ops_index,  gc_ops_gather,  gc_ops_scatter, gc_ops_topk,
     gc_ops_resize, gc_ops_depth_space,
+    gc_ops_layernorm, gc_ops_rownorm,
 };
 
 const gc_op *gc_op_at(int32_t k)

@@ -87,6 +87,7 @@ extern const gc_op gc_ops_conv[], gc_ops_pool[], gc_ops_norm[], gc_ops_linear[],
     gc_ops_rnn[], gc_ops_select[];
 extern const gc_op gc_ops_index[], gc_ops_gather[], gc_ops_scatter[], gc_ops_topk[];
 extern const gc_op gc_ops_resize[], gc_ops_depth_space[];
+extern const gc_op gc_ops_layernorm[], gc_ops_rownorm[];
 
 /* NULL when there is no such operator in domain "". */
 const gc_op *gc_op_find(const char *name);
