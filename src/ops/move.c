@@ -73,36 +73,6 @@ static gc_status grad_block(gc_op_call *c, block_fn make)
     return GRADCAM_OK;
 }
 
-static gc_status list_attr(gc_op_call *c, const char *name, int64_t *dst, int32_t *n)
-{
-    const gc_attr_value *a = gc_attr_find(&c->attrs, name, GRADCAM_ATTR_INTS);
-    *n = -1;
-    if (a == NULL) {
-        return GRADCAM_OK;
-    }
-    if (a->count > 2 * GRADCAM_MAX_DIMS) {
-        return gc_op_fail(c, GRADCAM_E_LIMIT, "'%s' is too long", name);
-    }
-    for (size_t i = 0; i < a->count; i++) {
-        dst[i] = a->ints[i];
-    }
-    *n = (int32_t)a->count;
-    return GRADCAM_OK;
-}
-
-/* Attribute `name`, else constant input i; *n = -1 when there is neither. */
-static gc_status list_of(gc_op_call *c, const char *name, int32_t i, int64_t *dst, int32_t *n)
-{
-    GC_TRY(list_attr(c, name, dst, n));
-    if (*n < 0 && i < c->n_in && c->in[i] != NULL) {
-        GC_TRY(gc_op_const_ints(c, i, dst, 2 * GRADCAM_MAX_DIMS, n));
-        if (*n > 2 * GRADCAM_MAX_DIMS) {
-            return gc_op_fail(c, GRADCAM_E_LIMIT, "'%s' is too long", name);
-        }
-    }
-    return GRADCAM_OK;
-}
-
 /* ---- Transpose ---- */
 
 static gc_status perm_of(gc_op_call *c, int32_t ndim, int64_t *perm)
@@ -110,7 +80,7 @@ static gc_status perm_of(gc_op_call *c, int32_t ndim, int64_t *perm)
     int64_t list[2 * GRADCAM_MAX_DIMS];
     int32_t n = -1;
     uint32_t seen = 0;
-    GC_TRY(list_attr(c, "perm", list, &n));
+    GC_TRY(gc_op_ints(c, "perm", -1, list, 2 * GRADCAM_MAX_DIMS, &n));
     if (n >= 0 && n != ndim) {
         return gc_op_fail(c, GRADCAM_E_INVALID, "perm has %d entries, the input rank %d", (int)n, (int)ndim);
     }
@@ -328,10 +298,10 @@ static gc_status slice_make(gc_op_call *c, const gc_tensor *x, int64_t *from, in
         steps[2 * GRADCAM_MAX_DIMS];
     int32_t n = 0, n_ends = 0, n_axes = 0, n_steps = 0;
     uint32_t seen = 0;
-    GC_TRY(list_of(c, "starts", 1, starts, &n));
-    GC_TRY(list_of(c, "ends", 2, ends, &n_ends));
-    GC_TRY(list_of(c, "axes", 3, axes, &n_axes));
-    GC_TRY(list_of(c, "steps", 4, steps, &n_steps));
+    GC_TRY(gc_op_ints(c, "starts", 1, starts, 2 * GRADCAM_MAX_DIMS, &n));
+    GC_TRY(gc_op_ints(c, "ends", 2, ends, 2 * GRADCAM_MAX_DIMS, &n_ends));
+    GC_TRY(gc_op_ints(c, "axes", 3, axes, 2 * GRADCAM_MAX_DIMS, &n_axes));
+    GC_TRY(gc_op_ints(c, "steps", 4, steps, 2 * GRADCAM_MAX_DIMS, &n_steps));
     if (n < 0 || n > x->ndim || n_ends != n || (n_axes >= 0 && n_axes != n) || (n_steps >= 0 && n_steps != n)) {
         return gc_op_fail(c, GRADCAM_E_INVALID, "starts, ends, axes and steps do not fit");
     }
@@ -386,7 +356,7 @@ static gc_status expand_infer(gc_op_call *c)
     int32_t n = 0, rank = 0;
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(gc_op_need(c, 1));
-    GC_TRY(list_of(c, "", 1, want, &n));
+    GC_TRY(gc_op_ints(c, "", 1, want, 2 * GRADCAM_MAX_DIMS, &n));
     for (int32_t i = 0; i < n; i++) {
         if (want[i] < 0 || n > GRADCAM_MAX_DIMS) {
             return gc_op_fail(c, GRADCAM_E_SHAPE, "the shape is not possible");
@@ -418,7 +388,7 @@ static gc_status tile_infer(gc_op_call *c)
     int32_t n = 0;
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(gc_op_need(c, 1));
-    GC_TRY(list_of(c, "", 1, repeats, &n));
+    GC_TRY(gc_op_ints(c, "", 1, repeats, 2 * GRADCAM_MAX_DIMS, &n));
     if (n != c->in[0]->ndim) {
         return gc_op_fail(c, GRADCAM_E_SHAPE, "%d repeats for rank %d", (int)n, (int)c->in[0]->ndim);
     }
@@ -448,150 +418,11 @@ static gc_status tile_block(gc_op_call *c, const gc_tensor *x, const gc_tensor *
 static gc_status tile_forward(gc_op_call *c) { return run_block(c, tile_block); }
 static gc_status tile_backward(gc_op_call *c) { return grad_block(c, tile_block); }
 
-/* ---- Pad: per axis a table in `work` says where each output comes from ---- */
-
-static gc_status pad_amounts(gc_op_call *c, const gc_tensor *x, int64_t *before, int64_t *after)
-{
-    int64_t pads[2 * GRADCAM_MAX_DIMS], axes[2 * GRADCAM_MAX_DIMS];
-    int32_t n = 0, n_axes = -1;
-    GC_TRY(list_of(c, "pads", 1, pads, &n));
-    GC_TRY(list_of(c, "axes", 3, axes, &n_axes));
-    int32_t count = n_axes >= 0 ? n_axes : x->ndim;
-    if (n != 2 * count || count > x->ndim) {
-        return gc_op_fail(c, GRADCAM_E_INVALID, "pads must have two entries for every axis");
-    }
-    memset(before, 0, GRADCAM_MAX_DIMS * sizeof *before);
-    memset(after, 0, GRADCAM_MAX_DIMS * sizeof *after);
-    for (int32_t i = 0; i < count; i++) {
-        int32_t axis = 0;
-        GC_TRY(gc_op_axis(c, n_axes >= 0 ? axes[i] : i, x->ndim, &axis));
-        before[axis] = pads[i];
-        after[axis] = pads[i + count];
-    }
-    return GRADCAM_OK;
-}
-
-static gc_status pad_infer(gc_op_call *c)
-{
-    int64_t before[GRADCAM_MAX_DIMS], after[GRADCAM_MAX_DIMS], shape[GRADCAM_MAX_DIMS], sum = 0;
-    GC_TRY(gc_op_need(c, 0));
-    const gc_tensor *x = c->in[0], *v = c->n_in > 2 ? c->in[2] : NULL;
-    const char *mode = gc_attr_string(&c->attrs, "mode", "constant");
-    bool constant = strcmp(mode, "constant") == 0;
-    if (!constant && strcmp(mode, "edge") != 0 && strcmp(mode, "reflect") != 0 && strcmp(mode, "wrap") != 0) {
-        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "unknown mode '%s'", mode);
-    }
-    if (v != NULL && (v->dtype != x->dtype || gc_numel(v) != 1)) {
-        return gc_op_fail(c, GRADCAM_E_SHAPE, "the constant must be one number of the input's type");
-    }
-    GC_TRY(pad_amounts(c, x, before, after));
-    for (int32_t i = 0; i < x->ndim; i++) {
-        if (!gc_add_ok(x->shape[i], before[i], &shape[i]) || !gc_add_ok(shape[i], after[i], &shape[i]) ||
-            shape[i] < 0 || (!constant && x->shape[i] == 0 && shape[i] > 0)) {
-            return gc_op_fail(c, GRADCAM_E_SHAPE, "dimension %d cannot be padded so", (int)i);
-        }
-    }
-    GC_TRY(gc_op_set_output(c, 0, x->dtype, x->ndim, shape));
-    for (int32_t i = 0; gc_shape_numel(x->ndim, shape) > 0 && i < x->ndim; i++) {
-        sum += shape[i]; /* each is at most the checked product */
-    }
-    c->work_bytes = (size_t)sum * sizeof(int64_t);
-    return GRADCAM_OK;
-}
-
-static int64_t modulo(int64_t v, int64_t n)
-{
-    return v % n < 0 ? v % n + n : v % n;
-}
-
-/* The source of position i (may be outside [0, n)), -1 for the constant. */
-static int64_t pad_source(int64_t i, int64_t n, char mode)
-{
-    if (i >= 0 && i < n) {
-        return i;
-    }
-    switch (mode) {
-    case 'e': return i < 0 ? 0 : n - 1;
-    case 'w': return modulo(i, n);
-    case 'r':
-        if (n == 1) {
-            return 0;
-        }
-        i = modulo(i, 2 * (n - 1));
-        return i < n ? i : 2 * (n - 1) - i;
-    default: return -1;
-    }
-}
-
-static gc_status pad_tables(gc_op_call *c, const gc_tensor *x, const gc_tensor *y)
-{
-    int64_t before[GRADCAM_MAX_DIMS], after[GRADCAM_MAX_DIMS], *table = c->work;
-    char mode = gc_attr_string(&c->attrs, "mode", "constant")[0];
-    GC_TRY(pad_amounts(c, x, before, after));
-    for (int32_t d = 0; d < y->ndim; d++) {
-        for (int64_t i = 0; i < y->shape[d]; i++) {
-            *table++ = pad_source(i - before[d], x->shape[d], mode);
-        }
-    }
-    return GRADCAM_OK;
-}
-
-/* backward: x += y where there is a source; else y = x or the constant. */
-static void pad_walk(const int64_t *table, int32_t d, const gc_tensor *x, const gc_tensor *y, int64_t x_at,
-                     int64_t y_at, const void *constant)
-{
-    size_t size = gc_dtype_size(y->dtype);
-    if (d < y->ndim) {
-        for (int64_t i = 0; i < y->shape[d]; i++) {
-            int64_t from = table[i] < 0 || x_at < 0 ? -1 : x_at + table[i] * x->strides[d];
-            pad_walk(table + y->shape[d], d + 1, x, y, from, y_at + i * y->strides[d], constant);
-        }
-    } else if (constant != NULL) {
-        memcpy(at(y, y_at), x_at < 0 ? constant : at(x, x_at), size);
-    } else if (x_at >= 0) {
-        *(float *)at(x, x_at) += *(const float *)at(y, y_at);
-    }
-}
-
-static gc_status pad_forward(gc_op_call *c)
-{
-    gc_tensor *y = c->out[0];
-    uint64_t bits = 0;
-    const void *value = &bits;
-    if (y == NULL || gc_numel(y) == 0) {
-        return GRADCAM_OK;
-    }
-    float f = gc_attr_float(&c->attrs, "value", 0.0F);
-    if (c->n_in > 2 && c->in[2] != NULL) {
-        value = c->in[2]->data;
-    } else if (y->dtype == GRADCAM_F32) {
-        value = &f;
-    }
-    GC_TRY(pad_tables(c, c->in[0], y));
-    pad_walk(c->work, 0, c->in[0], y, 0, 0, value);
-    return GRADCAM_OK;
-}
-
-static gc_status pad_backward(gc_op_call *c)
-{
-    gc_tensor *gx = c->grad_in[0], *gy = c->grad_out[0];
-    if (gx == NULL) {
-        return GRADCAM_OK;
-    }
-    zero_all(gx);
-    if (gy != NULL && gc_numel(gy) > 0) {
-        GC_TRY(pad_tables(c, gx, gy));
-        pad_walk(c->work, 0, gx, gy, 0, 0, NULL);
-    }
-    return GRADCAM_OK;
-}
-
 const gc_op gc_ops_move[] = {
     {"Transpose", transpose_infer, transpose_forward, transpose_backward, 0, 0, 0, 1, 1, 1},
     {"Concat", concat_infer, concat_forward, concat_backward, GC_OP_SAME, 0, 0, 1, -1, 1},
     {"Split", split_infer, split_forward, split_backward, GC_OP_SAME, 0, 0, 1, 2, -1},
     {"Slice", slice_infer, slice_forward, slice_backward, GC_OP_SAME, 0, 0, 1, 5, 1},
-    {"Pad", pad_infer, pad_forward, pad_backward, GC_OP_SAME, 0, 0, 1, 4, 1},
     {"Expand", expand_infer, expand_forward, expand_backward, 0, 0, 0, 2, 2, 1},
     {"Tile", tile_infer, tile_forward, tile_backward, 0, 0, 0, 2, 2, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},

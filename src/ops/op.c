@@ -11,7 +11,7 @@ static const gc_op *const families[] = {
     gc_ops_logic,  gc_ops_softmax, gc_ops_reduce, gc_ops_shape,  gc_ops_move,       gc_ops_const,  gc_ops_rnn,
     gc_ops_select,
     gc_ops_index,  gc_ops_gather,  gc_ops_scatter, gc_ops_topk,
-    gc_ops_resize, gc_ops_depth_space,
+    gc_ops_resize, gc_ops_depth_space, gc_ops_pad,
     gc_ops_layernorm, gc_ops_rownorm,
 };
 
@@ -133,6 +133,23 @@ gc_status gc_op_const_ints(gc_op_call *c, int32_t i, int64_t *dst, int32_t capac
         dst[k] = int_at(t, k);
     }
     *count = (int32_t)n;
+    return GRADCAM_OK;
+}
+
+gc_status gc_op_ints(gc_op_call *c, const char *name, int32_t i, int64_t *dst, int32_t capacity, int32_t *count)
+{
+    const gc_attr_value *a = gc_attr_find(&c->attrs, name, GRADCAM_ATTR_INTS);
+    *count = -1;
+    if (a == NULL) {
+        return i >= 0 && i < c->n_in && c->in[i] != NULL ? gc_op_const_ints(c, i, dst, capacity, count) : GRADCAM_OK;
+    }
+    if (a->count > (size_t)capacity) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "'%s' is too long", name);
+    }
+    for (size_t k = 0; k < a->count; k++) {
+        dst[k] = a->ints[k];
+    }
+    *count = (int32_t)a->count;
     return GRADCAM_OK;
 }
 

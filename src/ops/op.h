@@ -86,7 +86,7 @@ extern const gc_op gc_ops_conv[], gc_ops_pool[], gc_ops_norm[], gc_ops_linear[],
     gc_ops_binary[], gc_ops_logic[], gc_ops_softmax[], gc_ops_reduce[], gc_ops_shape[], gc_ops_move[], gc_ops_const[],
     gc_ops_rnn[], gc_ops_select[];
 extern const gc_op gc_ops_index[], gc_ops_gather[], gc_ops_scatter[], gc_ops_topk[];
-extern const gc_op gc_ops_resize[], gc_ops_depth_space[];
+extern const gc_op gc_ops_resize[], gc_ops_depth_space[], gc_ops_pad[];
 extern const gc_op gc_ops_layernorm[], gc_ops_rownorm[];
 
 /* NULL when there is no such operator in domain "". */
@@ -106,6 +106,9 @@ gc_status gc_op_need(gc_op_call *c, int32_t i);
    `capacity` of them to `dst`, the count to *count.  E_UNSUPPORTED with
    "data-dependent" in the message when it is not constant. */
 gc_status gc_op_const_ints(gc_op_call *c, int32_t i, int64_t *dst, int32_t capacity, int32_t *count);
+/* The attribute `name`, else the constant input i (none if i < 0): copies up to
+   `capacity` integers to `dst`; *count is -1 when there is neither. */
+gc_status gc_op_ints(gc_op_call *c, const char *name, int32_t i, int64_t *dst, int32_t capacity, int32_t *count);
 /* Normalises an axis: -ndim..ndim-1 to 0..ndim-1, else E_INVALID. */
 gc_status gc_op_axis(gc_op_call *c, int64_t axis, int32_t ndim, int32_t *out);
 /* Broadcast of two shapes by numpy's rule, else E_SHAPE. */
