@@ -94,7 +94,8 @@ class Context:
             call.grad_outputs, where None means zero.  None: no gradient.
         activation: the rules of guided backpropagation apply; one input.
         stops: has no gradient by nature: zero, not an error.
-        An exception in them ends the call of the library that led there.
+        An exception in forward or backward comes out of the pass; one in infer
+        is a GradcamError with its text where a value that needs the node is used.
         """
         made = Operator(op, domain, infer, forward, backward,
                         _c.GRADCAM_OP_ACTIVATION * bool(activation) | _c.GRADCAM_OP_STOPS * bool(stops))
