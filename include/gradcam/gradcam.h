@@ -190,15 +190,22 @@ GRADCAM_API size_t gc_dtype_size(gc_dtype dtype);
 /* ---- 6. networks -------------------------------------------------------- */
 
 typedef struct gc_net gc_net;
+/* A model is untrusted input: what it may cost is bounded before it is spent,
+   and GRADCAM_E_LIMIT names the bound.  Besides these, calls of local functions
+   nest at most 64 deep and If nodes at most 16. */
 typedef struct gc_load_options {
     uint32_t struct_size;
     uint32_t max_nodes;            /* 0: 200,000, functions inlined */
-    uint64_t max_bytes;            /* of the model and of folded constants; 0: 4 GiB */
+    uint64_t max_bytes;            /* of the model, of its weights, and of what a run computes
+                                      from constants alone; each; 0: 4 GiB */
     /* Reads `size` bytes of weights kept outside the model, at `offset` of what
-       the model calls `location`; 0 is success.  NULL: gc_net_load_file reads
-       from the model's folder, the other two refuse such models. */
+       the model calls `location`: a path downwards, components separated by '/',
+       without "..", backslash and colon.  0 is success, anything else ends the load with
+       GRADCAM_E_CALLBACK.  NULL: gc_net_load_file reads regular files beneath the
+       model's folder, links not followed; the other two refuse such models. */
     int32_t (*read_external)(void *user, const char *location, uint64_t offset, void *dst, size_t size);
     void *external_user;
+    uint64_t max_run_bytes;        /* of activations, gradients and workspace of one run; 0: 8 GiB */
 } gc_load_options;
 
 /* Loads an ONNX model (opset 6 and later).  Weights are copied.  A model that

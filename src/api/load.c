@@ -6,9 +6,8 @@
 #include "base/ctx.h"
 #include "base/file.h"
 #include "base/status.h"
+#include "graph/net.h"
 #include "onnx/onnx.h"
-
-#define DEFAULT_MAX_BYTES ((uint64_t)4 << 30)
 
 /* The host's options with defaults filled in. */
 static gc_status read_options(gc_ctx *ctx, const gc_load_options *options, gc_net *const *out, gc_load_options *o,
@@ -21,7 +20,7 @@ static gc_status read_options(gc_ctx *ctx, const gc_load_options *options, gc_ne
     if (options) {
         GC_TRY(GC_ABI_IMPORT(options, o, err));
     }
-    o->max_bytes = o->max_bytes ? o->max_bytes : DEFAULT_MAX_BYTES;
+    o->max_bytes = o->max_bytes ? o->max_bytes : GC_DEFAULT_MAX_BYTES;
     return GRADCAM_OK;
 }
 
@@ -33,7 +32,7 @@ gc_status gc_net_load_memory(gc_ctx *ctx, const void *data, size_t size, const g
     if (!data && size > 0) {
         return gc_fail(err, GRADCAM_E_INVALID, "data is NULL but size is not 0");
     }
-    return gc_onnx_import(ctx, data, size, &o, out, err);
+    return gc_onnx_import(ctx, data, size, NULL, &o, out, err);
 }
 
 gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options *options, gc_net **out,
@@ -48,7 +47,7 @@ gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options 
         return gc_fail(err, GRADCAM_E_INVALID, "path must not be NULL");
     }
     GC_TRY(gc_file_read(ctx, path, o.max_bytes, &data, &size, err));
-    status = gc_onnx_import(ctx, data, size, &o, out, err);
+    status = gc_onnx_import(ctx, data, size, path, &o, out, err);
     gc_mem_free(ctx, data);
     return status;
 }
@@ -109,7 +108,7 @@ gc_status gc_net_load_reader(gc_ctx *ctx, const gc_reader *reader, const gc_load
     }
     status = read_bytes(&r, data, size, err);
     if (status == GRADCAM_OK) {
-        status = gc_onnx_import(ctx, data, size, &o, out, err);
+        status = gc_onnx_import(ctx, data, size, NULL, &o, out, err);
     }
     gc_mem_free(ctx, data);
     return status;

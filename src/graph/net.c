@@ -15,6 +15,8 @@ gc_status gc_net_new(gc_ctx *ctx, int32_t opset, gc_net **out, gc_error *err)
     }
     net->ctx = gc_ctx_ref(ctx);
     net->opset = opset;
+    net->max_bytes = GC_DEFAULT_MAX_BYTES;
+    net->max_run_bytes = GC_DEFAULT_MAX_RUN_BYTES;
     net->refs = 1;
     *out = net;
     return GRADCAM_OK;

@@ -44,9 +44,16 @@ struct gc_net {
     size_t table_size;
     int32_t n_values, n_nodes, n_inputs, n_outputs;
     int32_t cap_values, cap_nodes, cap_inputs, cap_outputs;
+    uint64_t max_bytes;     /* gc_load_options */
+    uint64_t max_run_bytes;
     int32_t opset;
     int32_t refs; /* atomic */
 };
+
+/* Where the host sets no limit. */
+#define GC_DEFAULT_MAX_NODES 200000u
+#define GC_DEFAULT_MAX_BYTES ((uint64_t)4 << 30)
+#define GC_DEFAULT_MAX_RUN_BYTES ((uint64_t)8 << 30)
 
 /* ---- making (importers and the public builder) ---- */
 

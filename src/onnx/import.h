@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "graph/net.h"
 #include "onnx/arena.h"
+#include "onnx/external.h"
 #include "onnx/wire.h"
 
 typedef struct gc_pb_attr {
@@ -53,10 +54,12 @@ typedef struct gc_import {
     gc_net *net;
     gc_error *err;
     const unsigned char *base;
+    gc_external external;
     gc_arena arena;
     gc_tensor_link *tensors; /* of attributes: unreferenced at the end */
     uint64_t max_nodes;
     uint64_t max_bytes;
+    uint64_t max_run_bytes;
     uint64_t tensor_bytes;
     uint64_t opset;
     uint64_t ir_version;

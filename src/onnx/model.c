@@ -6,9 +6,6 @@
 #include "onnx/onnx.h"
 #include "onnx/tensor_pb.h"
 
-#define DEFAULT_MAX_NODES 200000u
-#define DEFAULT_MAX_BYTES ((uint64_t)4 << 30)
-
 #define ARENA_FLOOR ((uint64_t)1 << 20)
 
 enum { MIN_OPSET = 6, MAX_OPSET = 1000 };
@@ -310,6 +307,8 @@ static gc_status read_model(gc_import *im, gc_wire model)
     GC_TRY(gc_import_opset(im, model, 8, &im->opset));
     GC_TRY(check_versions(im));
     GC_TRY(gc_net_new(im->ctx, (int32_t)im->opset, &im->net, im->err));
+    im->net->max_bytes = im->max_bytes;
+    im->net->max_run_bytes = im->max_run_bytes;
     return read_graph(im, model, graph);
 }
 
@@ -318,21 +317,25 @@ static void release(gc_import *im)
     for (; im->tensors; im->tensors = im->tensors->next) {
         gc_tensor_unref(im->tensors->tensor);
     }
+    gc_external_end(&im->external);
     gc_arena_free(&im->arena);
 }
 
-gc_status gc_onnx_import(gc_ctx *ctx, const void *data, size_t size, const gc_load_options *opts, gc_net **out,
-                         gc_error *err)
+gc_status gc_onnx_import(gc_ctx *ctx, const void *data, size_t size, const char *path, const gc_load_options *opts,
+                         gc_net **out, gc_error *err)
 {
     gc_wire w = gc_wire_make(data, size);
     gc_import im;
     gc_status status;
     memset(&im, 0, sizeof im);
-    im.ctx = im.arena.ctx = ctx;
+    im.ctx = im.arena.ctx = im.external.ctx = ctx;
+    im.external.options = opts;
+    im.external.path = path;
     im.err = err;
     im.base = w.p;
-    im.max_nodes = opts && opts->max_nodes ? opts->max_nodes : DEFAULT_MAX_NODES;
-    im.max_bytes = opts && opts->max_bytes ? opts->max_bytes : DEFAULT_MAX_BYTES;
+    im.max_nodes = opts && opts->max_nodes ? opts->max_nodes : GC_DEFAULT_MAX_NODES;
+    im.max_bytes = opts && opts->max_bytes ? opts->max_bytes : GC_DEFAULT_MAX_BYTES;
+    im.max_run_bytes = opts && opts->max_run_bytes ? opts->max_run_bytes : GC_DEFAULT_MAX_RUN_BYTES;
     /* names and attributes of a small model need more than its bytes */
     im.arena.limit = im.max_bytes < UINT64_MAX - ARENA_FLOOR ? im.max_bytes + ARENA_FLOOR : im.max_bytes;
     if (size > im.max_bytes) {

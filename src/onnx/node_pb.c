@@ -88,24 +88,16 @@ gc_status gc_import_tensor(gc_import *im, const gc_field *f, const char *name, g
     char label[256];
     gc_tensor *t = NULL;
     gc_status status;
-    uint64_t bytes;
     (void)snprintf(label, sizeof label, "%s", name);
-    status = gc_onnx_tensor(im->ctx, f->p, f->n, label, sizeof label, &t, im->err);
+    status = gc_onnx_tensor(&im->external, im->max_bytes - im->tensor_bytes, f->p, f->n, label, sizeof label, &t,
+                            im->err);
     if (status != GRADCAM_OK) {
         if (im->err) {
             im->err->offset += (uint64_t)(f->p - im->base);
         }
         return status;
     }
-    bytes = (uint64_t)gc_numel(t) * gc_dtype_size(t->dtype);
-    if (bytes > im->max_bytes - im->tensor_bytes) {
-        gc_tensor_unref(t);
-        return gc_import_fail(im, f->at, GRADCAM_E_LIMIT,
-                              "tensor '%.200s': the weights need more than max_bytes = %llu bytes; raise "
-                              "gc_load_options.max_bytes if the model is trusted",
-                              label, (unsigned long long)im->max_bytes);
-    }
-    im->tensor_bytes += bytes;
+    im->tensor_bytes += (uint64_t)gc_numel(t) * gc_dtype_size(t->dtype);
     *out = t;
     return GRADCAM_OK;
 }

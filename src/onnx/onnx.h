@@ -5,8 +5,9 @@
 
 #include "gradcam/gradcam.h"
 
-/* The bytes are untrusted and are not needed afterwards.  `opts` may be NULL. */
-gc_status gc_onnx_import(gc_ctx *ctx, const void *data, size_t size, const gc_load_options *opts, gc_net **out,
-                         gc_error *err);
+/* The bytes are untrusted and are not needed afterwards.  `opts` may be NULL.
+   `path`: the file they came from, beside which external data are looked for; NULL: none. */
+gc_status gc_onnx_import(gc_ctx *ctx, const void *data, size_t size, const char *path, const gc_load_options *opts,
+                         gc_net **out, gc_error *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/ctx.h"
 #include "base/size.h"
 #include "base/status.h"
 #include "onnx/wire.h"
@@ -14,6 +15,9 @@ enum {
     PB_FLOAT = 1, PB_UINT8 = 2, PB_INT8 = 3, PB_UINT16 = 4, PB_INT16 = 5, PB_INT32 = 6, PB_INT64 = 7,
     PB_BOOL = 9, PB_FLOAT16 = 10, PB_DOUBLE = 11, PB_UINT32 = 12, PB_UINT64 = 13, PB_BFLOAT16 = 16
 };
+
+/* TensorProto.DataLocation */
+enum { LOCATION_EXTERNAL = 1 };
 
 /* Field numbers of TensorProto. */
 enum {
@@ -63,6 +67,7 @@ typedef struct pb_tensor {
     const unsigned char *base;
     gc_error *err;
     gc_field raw;
+    gc_external_ref external;
     int64_t shape[GRADCAM_MAX_DIMS];
     int64_t numel;
     uint64_t type;
@@ -176,8 +181,7 @@ static gc_status scan_field(pb_tensor *t, const gc_field *f)
         t->location = f->type == GC_WIRE_VARINT ? f->value : t->location;
         return GRADCAM_OK;
     case F_EXTERNAL:
-        t->location = f->type == GC_WIRE_BYTES ? 1 : t->location;
-        return GRADCAM_OK;
+        return f->type == GC_WIRE_BYTES ? gc_external_entry(&t->external, f, t->name, t->err) : GRADCAM_OK;
     default:
         return GRADCAM_OK;
     }
@@ -215,9 +219,8 @@ static gc_status check_shape(pb_tensor *t)
 
 static gc_status check_type(const pb_tensor *t)
 {
-    if (t->location != 0) {
-        return refuse(t, t->base, GRADCAM_E_UNSUPPORTED,
-                      "external data is not supported yet; save the model with all weights inside");
+    if (t->location > LOCATION_EXTERNAL) {
+        return refuse(t, t->base, GRADCAM_E_FORMAT, "data_location is neither DEFAULT nor EXTERNAL");
     }
     if (gc_onnx_dtype(t->type) == 0) {
         (void)gc_fail(t->err, GRADCAM_E_UNSUPPORTED,
@@ -228,17 +231,26 @@ static gc_status check_type(const pb_tensor *t)
     return GRADCAM_OK;
 }
 
+/* How many of the places for data are filled. */
+static int count_sources(const pb_tensor *t)
+{
+    int sources = t->n_raw + (t->location == LOCATION_EXTERNAL);
+    for (uint32_t k = 0; k <= F_UINT64; ++k) {
+        sources += t->counts[k] != 0;
+    }
+    return sources;
+}
+
 static gc_status check_count(const pb_tensor *t)
 {
     const pb_type *type = &types[t->type];
     uint64_t have = t->counts[type->field];
-    uint32_t k;
-    int sources = t->n_raw;
-    for (k = 0; k <= F_UINT64; ++k) {
-        sources += t->counts[k] != 0;
-    }
+    int sources = count_sources(t);
     if (sources > 1) {
         return refuse(t, t->base, GRADCAM_E_FORMAT, "more than one data field is filled; export the model again");
+    }
+    if (t->location == LOCATION_EXTERNAL) {
+        return GRADCAM_OK; /* counted in bytes, by gc_external_check */
     }
     if (t->n_raw && t->raw.n % type->raw_size != 0) {
         return refuse(t, t->raw.at, GRADCAM_E_FORMAT, "raw_data is not a multiple of the element size");
@@ -339,14 +351,15 @@ static int64_t raw_int(uint64_t type, uint64_t v)
     }
 }
 
-static gc_status fill_raw(const pb_tensor *t, void *data)
+/* `from` may be `data` itself where both have elements of one size. */
+static gc_status fill_raw(const pb_tensor *t, const unsigned char *from, void *data)
 {
     size_t size = types[t->type].raw_size;
-    size_t n = t->raw.n / size;
+    size_t n = (size_t)t->numel;
     size_t i, k;
     bool ok = true;
     for (i = 0; i < n && ok; ++i) {
-        const unsigned char *p = t->raw.p + i * size;
+        const unsigned char *p = from + i * size;
         uint64_t v = 0;
         for (k = 0; k < size; ++k) {
             v |= (uint64_t)p[k] << (8 * k);
@@ -394,7 +407,41 @@ static gc_status fill_typed(const pb_tensor *t, gc_wire w, void *data)
     return GRADCAM_OK;
 }
 
-static gc_status make(gc_ctx *ctx, const pb_tensor *t, gc_wire w, gc_tensor **out)
+/* Without a second copy in memory where the elements keep their size. */
+static gc_status fill_external(const pb_tensor *t, gc_external *external, void *data)
+{
+    size_t size = types[t->type].raw_size, bytes = (size_t)t->numel * size;
+    bool in_place = size == gc_dtype_size(types[t->type].dtype);
+    unsigned char *raw = in_place ? data : gc_mem_alloc(external->ctx, bytes + 1, 1);
+    if (raw == NULL) {
+        return GC_NOMEM(t->err);
+    }
+    gc_status status = gc_external_read(external, &t->external, raw, bytes, t->name, t->err);
+    status = status == GRADCAM_OK ? fill_raw(t, raw, data) : status;
+    if (!in_place) {
+        gc_mem_free(external->ctx, raw);
+    }
+    return status;
+}
+
+/* The bytes in memory, and in the file where the type is widened from there. */
+static gc_status check_size(const pb_tensor *t, uint64_t max_bytes)
+{
+    const pb_type *type = &types[t->type];
+    size_t here = gc_dtype_size(type->dtype);
+    uint64_t size = here > type->raw_size ? here : type->raw_size;
+    uint64_t most = max_bytes < SIZE_MAX / 2 ? max_bytes : SIZE_MAX / 2;
+    if ((uint64_t)t->numel > most / size) {
+        (void)gc_fail(t->err, GRADCAM_E_LIMIT,
+                      "tensor '%.200s': with it the weights need more than gc_load_options.max_bytes; raise it if the "
+                      "model is trusted",
+                      t->name);
+        return GRADCAM_E_LIMIT;
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status make(gc_external *external, const pb_tensor *t, gc_wire w, gc_tensor **out)
 {
     gc_tensor_desc desc;
     gc_tensor *made = NULL;
@@ -403,8 +450,12 @@ static gc_status make(gc_ctx *ctx, const pb_tensor *t, gc_wire w, gc_tensor **ou
     desc.dtype = types[t->type].dtype;
     desc.ndim = t->ndim;
     memcpy(desc.shape, t->shape, sizeof desc.shape);
-    GC_TRY(gc_tensor_create(ctx, &desc, &made, t->err));
-    status = t->n_raw ? fill_raw(t, made->data) : fill_typed(t, w, made->data);
+    GC_TRY(gc_tensor_create(external->ctx, &desc, &made, t->err));
+    if (t->location == LOCATION_EXTERNAL) {
+        status = fill_external(t, external, made->data);
+    } else {
+        status = t->n_raw ? fill_raw(t, t->raw.p, made->data) : fill_typed(t, w, made->data);
+    }
     if (status != GRADCAM_OK) {
         gc_tensor_unref(made);
         return status;
@@ -413,8 +464,8 @@ static gc_status make(gc_ctx *ctx, const pb_tensor *t, gc_wire w, gc_tensor **ou
     return GRADCAM_OK;
 }
 
-gc_status gc_onnx_tensor(gc_ctx *ctx, const unsigned char *p, size_t n, char *name, size_t name_cap,
-                         gc_tensor **out, gc_error *err)
+gc_status gc_onnx_tensor(gc_external *external, uint64_t max_bytes, const unsigned char *p, size_t n, char *name,
+                         size_t name_cap, gc_tensor **out, gc_error *err)
 {
     gc_wire w = gc_wire_make(p, n);
     gc_wire scan = w;
@@ -435,5 +486,9 @@ gc_status gc_onnx_tensor(gc_ctx *ctx, const unsigned char *p, size_t n, char *na
     GC_TRY(check_type(&t));
     GC_TRY(check_shape(&t));
     GC_TRY(check_count(&t));
-    return make(ctx, &t, w, out);
+    GC_TRY(check_size(&t, max_bytes));
+    if (t.location == LOCATION_EXTERNAL) { /* the product is below max_bytes */
+        GC_TRY(gc_external_check(external, &t.external, (uint64_t)t.numel * types[t.type].raw_size, name, err));
+    }
+    return make(external, &t, w, out);
 }

@@ -39,11 +39,25 @@ static void extend(gc_block *b, int32_t time)
     b->last = time > b->last ? time : b->last;
 }
 
-static gc_status size_block(gc_block *b, const gc_tensor *t, gc_error *err)
+/* What one run may hold; sums of two such sizes do not overflow. */
+static size_t run_limit(const gc_plan *p)
+{
+    return p->net->max_run_bytes < SIZE_MAX / 4 ? (size_t)p->net->max_run_bytes : SIZE_MAX / 4;
+}
+
+static gc_status over_limit(const gc_plan *p, gc_error *err)
+{
+    return gc_fail(err, GRADCAM_E_LIMIT,
+                   "activations and gradients for these inputs need more than max_run_bytes = %llu; raise "
+                   "gc_load_options.max_run_bytes if the model is trusted",
+                   (unsigned long long)p->net->max_run_bytes);
+}
+
+static gc_status size_block(const gc_plan *p, gc_block *b, const gc_tensor *t, gc_error *err)
 {
     int64_t bytes;
-    if (!gc_mul_ok(gc_numel(t), (int64_t)gc_dtype_size(t->dtype), &bytes) || (uint64_t)bytes > SIZE_MAX / 4) {
-        return gc_fail(err, GRADCAM_E_LIMIT, "an activation is larger than memory");
+    if (!gc_mul_ok(gc_numel(t), (int64_t)gc_dtype_size(t->dtype), &bytes) || (uint64_t)bytes > run_limit(p)) {
+        return over_limit(p, err);
     }
     b->bytes = (size_t)bytes + 64; /* vector loads may pass the end */
     return GRADCAM_OK;
@@ -56,13 +70,13 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
         return GRADCAM_OK;
     }
     if (!s->constant) {
-        GC_TRY(size_block(&s->memory, &s->value, err));
+        GC_TRY(size_block(p, &s->memory, &s->value, err));
         s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;
     }
     if (s->active) {
         s->grad = s->value;
         s->grad.data = NULL;
-        GC_TRY(size_block(&s->grad_memory, &s->grad, err));
+        GC_TRY(size_block(p, &s->grad_memory, &s->grad, err));
         s->grad_memory.first = s->grad_memory.last = s->producer < 0 ? end : end - 1 - s->producer;
         if (s->kept) {
             s->grad_memory.first = p->n_steps; /* a seed may be put here before the pass */
@@ -91,7 +105,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
         if (slot->active && s->backward) {
             extend(&slot->grad_memory, back);
             s->temp[i] = slot->grad;
-            GC_TRY(size_block(&s->temp_memory[i], &s->temp[i], err));
+            GC_TRY(size_block(p, &s->temp_memory[i], &s->temp[i], err));
             s->temp_memory[i].first = s->temp_memory[i].last = back;
         }
     }
@@ -161,11 +175,15 @@ static size_t place(gc_block **live, size_t n_live, gc_block *b)
     return at + b->bytes;
 }
 
-static size_t place_all(gc_block **list, size_t n, gc_block **live)
+/* The size of the whole, or a size above `limit` as soon as it is passed. */
+static size_t place_all(gc_block **list, size_t n, gc_block **live, size_t limit)
 {
     size_t n_live = 0, total = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && total <= limit; i++) {
         size_t kept = 0;
+        if (list[i]->bytes > limit) {
+            return list[i]->bytes;
+        }
         for (size_t k = 0; k < n_live; k++) {
             if (live[k]->last >= list[i]->first) {
                 live[kept++] = live[k];
@@ -223,8 +241,11 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
     }
     size_t n = list_blocks(p, list);
     qsort(list, n, sizeof *list, by_first);
-    p->arena_bytes = place_all(list, n, list + most);
+    p->arena_bytes = place_all(list, n, list + most, run_limit(p));
     gc_mem_free(p->ctx, list);
+    if (p->arena_bytes > run_limit(p)) {
+        return over_limit(p, err);
+    }
     p->arena = gc_mem_alloc(p->ctx, p->arena_bytes + 64, 1);
     if (p->arena == NULL) {
         return gc_fail(err, GRADCAM_E_NOMEM, "out of memory: %zu bytes for activations", p->arena_bytes);

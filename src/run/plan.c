@@ -217,9 +217,25 @@ static bool foldable(const gc_plan *p, const gc_step *s)
     return (s->op->flags & GC_OP_CL) == 0 || s->call.in[0] == NULL || s->call.in[0]->ndim < 3;
 }
 
+/* A few numbers in a file may ask for a constant of any size. */
+static gc_status count_folded(gc_plan *p, gc_step *s)
+{
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        const gc_tensor *t = s->out[i] < 0 ? NULL : &p->slots[s->out[i]].value;
+        uint64_t left = p->net->max_bytes - p->folded_bytes;
+        if (t != NULL && (uint64_t)gc_numel(t) > left / gc_dtype_size(t->dtype)) {
+            return gc_op_fail(&s->call, GRADCAM_E_LIMIT,
+                              "constants that a run computes would have more than gc_load_options.max_bytes");
+        }
+        p->folded_bytes += t == NULL ? 0 : (uint64_t)gc_numel(t) * gc_dtype_size(t->dtype);
+    }
+    return GRADCAM_OK;
+}
+
 /* Runs the node now; its outputs become constants. */
 static gc_status fold(gc_plan *p, gc_step *s, gc_error *err)
 {
+    GC_TRY(count_folded(p, s));
     for (int32_t i = 0; i < s->call.n_out; i++) {
         if (s->out[i] < 0) {
             continue;

@@ -57,6 +57,7 @@ typedef struct gc_plan {
     int32_t *slot_of; /* per net value, -1 none */
     unsigned char *arena;
     size_t arena_bytes;
+    uint64_t folded_bytes; /* of constants that were computed */
     int32_t n_slots, n_steps;
     int32_t frozen; /* small and integer inputs are constants of this plan */
     int32_t n_faults;
