@@ -25,7 +25,8 @@ def padded(t, pads, mode, value=0.0):
         index = index[max(-before, 0):len(index) - max(-after, 0)]
         shape = [-1 if k == d else 1 for k in range(n)]
         mask = torch.tensor(index >= 0).reshape(shape)
-        t = torch.where(mask, t.index_select(d, torch.tensor(np.maximum(index, 0))), torch.as_tensor(value, dtype=t.dtype))
+        taken = t.index_select(d, torch.tensor(np.maximum(index, 0)))
+        t = torch.where(mask, taken, torch.as_tensor(value, dtype=t.dtype))
     return t
 
 

@@ -95,13 +95,14 @@ def test_every_axis_and_one_alone():
 
     check("Resize", [x, None, None, out], reference, mode="linear")
     check("Resize", [x, None, None, np.array([7], np.int64)], lambda t: F.interpolate(
-        t.movedim(1, -1).reshape(1, -1, 3), 7, mode="linear").reshape(4, 6, 5, 7).movedim(-1, 1), mode="linear", axes=[-3])
+        t.movedim(1, -1).reshape(1, -1, 3), 7, mode="linear").reshape(4, 6, 5, 7).movedim(-1, 1), mode="linear",
+          axes=[-3])
 
 
 def test_low_ranks_and_no_change():
     x = image(7)
-    check("Resize", [x, None, np.array([2.0], np.float32)], lambda t: F.interpolate(t[None, None], 14, mode="linear")[0, 0],
-          mode="linear")
+    check("Resize", [x, None, np.array([2.0], np.float32)],
+          lambda t: F.interpolate(t[None, None], 14, mode="linear")[0, 0], mode="linear")
     x = image(2, 3, 4, 4)
     check("Resize", [x, None, np.ones(4, np.float32)], lambda t: t * 1, mode="cubic")
     empty = np.zeros((0, 3, 4, 4), np.float32)
