@@ -12,13 +12,33 @@
 #define GC_ATOMIC_ADD(p, d) (*(p) += (d)) /* without atomics: objects stay on one thread */
 #endif
 
-/* One function compiled for AVX2 and FMA beside its portable twin, chosen at
-   run time.  gc_v8: eight floats. */
-#if defined(__GNUC__) && defined(__x86_64__) && !defined(GC_NO_SIMD)
-#define GC_HAVE_AVX2 1
+/* Kernels are one source, compiled for several instruction sets and chosen at
+   run time: GC_TARGET_* marks their functions, GC_CPU_HAS_* asks the machine.
+   GC_HAVE_VECTORS: arithmetic on vector types. */
+#if defined(__GNUC__) && !defined(GC_NO_SIMD)
+#define GC_HAVE_VECTORS 1
+#define GC_ALWAYS_INLINE inline __attribute__((always_inline))
+#if defined(__x86_64__)
+#define GC_HAVE_X86 1
 #define GC_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define GC_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
 #define GC_CPU_HAS_AVX2() (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-typedef float gc_v8 __attribute__((vector_size(32)));
+#define GC_CPU_HAS_AVX512()                                                      \
+    (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
+     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && GC_CPU_HAS_AVX2())
+#endif
+#else
+#define GC_ALWAYS_INLINE inline
+#endif
+
+/* Unrolls the loop that follows, so that arrays of sums become registers. */
+#define GC_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define GC_UNROLL(n) GC_PRAGMA(clang loop unroll(full))
+#elif defined(__GNUC__)
+#define GC_UNROLL(n) GC_PRAGMA(GCC unroll n)
+#else
+#define GC_UNROLL(n)
 #endif
 
 #endif

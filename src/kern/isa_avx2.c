@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/compiler.h"
+#include "kern/isa.h"
+#ifdef GC_HAVE_X86
+typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int vec_mask __attribute__((vector_size(32)));
+#define TARGET GC_TARGET_AVX2
+#define VL 8
+#define NV 2
+#define MR 6
+#define V vec
+#define LD(p) (*(const vec *)(p))
+#define ST(p, x) (*(vec *)(p) = (x))
+#define BC(x) ((x) - (vec){0})
+#define VLT(a, b) ((vec_mask)((a) < (b)))
+#define VSEL(m, a, b) ((vec)(((m) & (vec_mask)(a)) | (~(m) & (vec_mask)(b))))
+#define ROW gc_kern_avx2
+#define ROW_NAME "avx2"
+#include "kern/isa_body.h"
+#endif

@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernels, once for each instruction set.  The including file defines
+ *   TARGET   attribute of the functions
+ *   VL, NV   floats in a vector, vectors in a panel; MR rows of a tile
+ *   V        the vector type; LD, ST, BC load, store, broadcast; VSEL(m, a, b)
+ *            a where m else b; VLT(a, b) the mask a < b
+ *   ROW      the name of the table row, ROW_NAME its text
+ * MR * NV sums, NV of B and one broadcast have to fit into the registers.
+ */
+#include <string.h>
+
+#include "base/compiler.h"
+#include "kern/kern.h"
+
+TARGET static GC_ALWAYS_INLINE V clip(V x, V lo, V hi)
+{
+    x = VSEL(VLT(x, lo), lo, x);
+    return VSEL(VLT(hi, x), hi, x);
+}
+
+TARGET static GC_ALWAYS_INLINE V load_or_zero(const float *p, int64_t at)
+{
+    V x = BC(0.0f);
+    if (p != NULL) {
+        x = LD(p + at);
+    }
+    return x;
+}
+
+/* n < VL elements; the rest of the result is zero. */
+TARGET static GC_ALWAYS_INLINE V load_part(const float *p, int64_t n)
+{
+    float buffer[VL] = {0};
+    memcpy(buffer, p, (size_t)n * sizeof(float));
+    return LD(buffer);
+}
+
+TARGET static GC_ALWAYS_INLINE void store_part(float *p, V x, int64_t n)
+{
+    float buffer[VL];
+    ST(buffer, x);
+    if (n == VL / 2) { /* the common tail, without a call */
+        memcpy(p, buffer, VL / 2 * sizeof(float));
+    } else {
+        memcpy(p, buffer, (size_t)n * sizeof(float));
+    }
+}
+
+/* ---- matrix tile ---- */
+
+/* One step k + u of the inner loop.  Rows are reached from every third one, so
+   that 14 of them need five pointers. */
+TARGET static GC_ALWAYS_INLINE void tile_step(V (*restrict sum)[NV], const char *const *a, ptrdiff_t step,
+                                              const float *b, int u, const int rows, const int nv)
+{
+    V bv[NV];
+    GC_UNROLL(8)
+    for (int j = 0; j < nv; j++) {
+        bv[j] = LD(b + u * nv * VL + j * VL);
+    }
+    GC_UNROLL(16)
+    for (int i = 0; i < rows; i++) {
+        float x;
+        memcpy(&x, a[i / 3] + (i % 3) * step + u * (int)sizeof(float), sizeof x);
+        V av = BC(x);
+        GC_UNROLL(8)
+        for (int j = 0; j < nv; j++) {
+            sum[i][j] += av * bv[j];
+        }
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void tile_store(const gc_tile *t, V (*restrict sum)[NV], const int rows, const int nv)
+{
+    int64_t tail = t->cols - (nv - 1) * VL; /* valid elements of the last vector */
+    if (t->epi.residual != NULL) {
+        GC_UNROLL(16)
+        for (int i = 0; i < rows; i++) {
+            const float *from = t->epi.residual + i * t->epi.residual_step;
+            GC_UNROLL(8)
+            for (int j = 0; j < nv; j++) {
+                sum[i][j] += j + 1 < nv || tail == VL ? LD(from + j * VL) : load_part(from + j * VL, tail);
+            }
+        }
+    }
+    if ((t->epi.flags & GC_EPI_CLIP) != 0) {
+        V lo = BC(t->epi.lo), hi = BC(t->epi.hi);
+        GC_UNROLL(16)
+        for (int i = 0; i < rows; i++) {
+            GC_UNROLL(8)
+            for (int j = 0; j < nv; j++) {
+                sum[i][j] = clip(sum[i][j], lo, hi);
+            }
+        }
+    }
+    GC_UNROLL(16)
+    for (int i = 0; i < rows; i++) {
+        float *to = t->c + i * t->c_step;
+        GC_UNROLL(8)
+        for (int j = 0; j < nv; j++) {
+            if (j + 1 < nv || tail == VL) {
+                ST(to + j * VL, sum[i][j]);
+            } else {
+                store_part(to + j * VL, sum[i][j], tail);
+            }
+        }
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, const int nv)
+{
+    V sum[MR][NV];
+    ptrdiff_t step = (ptrdiff_t)t->a_step * (ptrdiff_t)sizeof(float);
+    const float *b = t->b;
+    GC_UNROLL(16)
+    for (int i = 0; i < rows; i++) {
+        GC_UNROLL(8)
+        for (int j = 0; j < nv; j++) {
+            sum[i][j] = load_or_zero(t->epi.bias, j * VL);
+        }
+    }
+    for (int64_t g = 0; g < t->n_segments; g++) {
+        const char *first = (const char *)(t->a + (t->segments != NULL ? t->segments[g] : 0));
+        const char *a[(MR + 2) / 3];
+        GC_UNROLL(8)
+        for (int i = 0; i < (rows + 2) / 3; i++) {
+            a[i] = first + 3 * i * step;
+        }
+        int64_t k = t->length;
+        GC_UNROLL(1)
+        for (; k >= 4; k -= 4) {
+            tile_step(sum, a, step, b, 0, rows, nv);
+            tile_step(sum, a, step, b, 1, rows, nv);
+            tile_step(sum, a, step, b, 2, rows, nv);
+            tile_step(sum, a, step, b, 3, rows, nv);
+            b += 4 * nv * VL;
+            GC_UNROLL(8)
+            for (int i = 0; i < (rows + 2) / 3; i++) {
+                a[i] += 4 * sizeof(float);
+            }
+        }
+        GC_UNROLL(1)
+        for (; k > 0; k--) {
+            tile_step(sum, a, step, b, 0, rows, nv);
+            b += nv * VL;
+            GC_UNROLL(8)
+            for (int i = 0; i < (rows + 2) / 3; i++) {
+                a[i] += sizeof(float);
+            }
+        }
+    }
+    tile_store(t, sum, rows, nv);
+}
+
+#define TILE_CASE(n)             \
+    case n:                      \
+        tile_body(t, n, nv);     \
+        break
+
+TARGET static GC_ALWAYS_INLINE void tile_rows(const gc_tile *t, const int nv)
+{
+    switch (t->rows) {
+        TILE_CASE(1);
+        TILE_CASE(2);
+        TILE_CASE(3);
+        TILE_CASE(4);
+#if MR > 4
+        TILE_CASE(5);
+        TILE_CASE(6);
+#endif
+#if MR > 6
+        TILE_CASE(7);
+        TILE_CASE(8);
+#endif
+#if MR > 8
+        TILE_CASE(9);
+        TILE_CASE(10);
+        TILE_CASE(11);
+        TILE_CASE(12);
+        TILE_CASE(13);
+        TILE_CASE(14);
+#endif
+    default:
+        break;
+    }
+}
+#undef TILE_CASE
+
+#if NV == 2
+TARGET static void tile_narrow(const gc_tile *t)
+{
+    tile_rows(t, 1);
+}
+#endif
+
+TARGET static void tile(const gc_tile *t)
+{
+#if NV == 2
+    if (t->cols <= VL) {
+        tile_narrow(t);
+        return;
+    }
+#endif
+    tile_rows(t, NV);
+}
+
+/* ---- Winograd F(4x4, 3x3), points 0, a, -a, b, -b, infinity with a = 3/4 and
+   b = 3/2: half the error of 1 and 2 with the same even and odd structure.
+   Lavin and Gray 2016; input rows are the products of the other factors. ---- */
+
+#define WA 0.75f
+#define WB 1.5f
+#define WA2 (WA * WA)
+#define WB2 (WB * WB)
+
+TARGET static GC_ALWAYS_INLINE void in4(const V *d, int from, V *t, int to)
+{
+    V d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from], d4 = d[4 * from], d5 = d[5 * from];
+    V a = d4 - BC(WB2) * d2, b = BC(WA) * (d3 - BC(WB2) * d1);
+    V c = d4 - BC(WA2) * d2, e = BC(WB) * (d3 - BC(WA2) * d1);
+    t[0] = BC(WA2 * WB2) * d0 - BC(WA2 + WB2) * d2 + d4;
+    t[to] = a + b;
+    t[2 * to] = a - b;
+    t[3 * to] = c + e;
+    t[4 * to] = c - e;
+    t[5 * to] = BC(WA2 * WB2) * d1 - BC(WA2 + WB2) * d3 + d5;
+}
+
+TARGET static GC_ALWAYS_INLINE void out4(const V *m, int from, V *y, int to)
+{
+    V s1 = m[from] + m[2 * from], d1 = m[from] - m[2 * from];
+    V s2 = m[3 * from] + m[4 * from], d2 = m[3 * from] - m[4 * from];
+    y[0] = m[0] + s1 + s2;
+    y[to] = BC(WA) * d1 + BC(WB) * d2;
+    y[2 * to] = BC(WA2) * s1 + BC(WB2) * s2;
+    y[3 * to] = BC(WA2 * WA) * d1 + BC(WB2 * WB) * d2 + m[5 * from];
+}
+
+TARGET static GC_ALWAYS_INLINE void in2(const V *d, int from, V *t, int to)
+{
+    t[0] = d[0] - d[2 * from];
+    t[to] = d[from] + d[2 * from];
+    t[2 * to] = d[2 * from] - d[from];
+    t[3 * to] = d[3 * from] - d[from];
+}
+
+TARGET static GC_ALWAYS_INLINE void out2(const V *m, int from, V *y, int to)
+{
+    y[0] = m[0] + m[from] + m[2 * from];
+    y[to] = m[from] - m[2 * from] + m[3 * from];
+}
+
+/* size: m + 2. */
+TARGET static GC_ALWAYS_INLINE void wino_in(const gc_wino_tile *t, const int size)
+{
+    for (int64_t c = 0; c < t->channels; c += VL) {
+        V d[6][6], e[6];
+        GC_UNROLL(6)
+        for (int x = 0; x < size; x++) {
+            V column[6];
+            GC_UNROLL(6)
+            for (int y = 0; y < size; y++) {
+                column[y] = LD(t->from + y * t->line + x * t->pixel + c);
+            }
+            if (size == 6) {
+                in4(column, 1, &d[0][x], 6);
+            } else {
+                in2(column, 1, &d[0][x], 6);
+            }
+        }
+        GC_UNROLL(6)
+        for (int y = 0; y < size; y++) {
+            if (size == 6) {
+                in4(d[y], 1, e, 1);
+            } else {
+                in2(d[y], 1, e, 1);
+            }
+            GC_UNROLL(6)
+            for (int x = 0; x < size; x++) {
+                ST(t->to + (y * size + x) * t->plane + c, e[x]);
+            }
+        }
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void wino_store(const gc_wino_tile *t, int64_t c, int y, const V *values, const int m)
+{
+    V bias = load_or_zero(t->epi.bias, c);
+    V lo = BC(t->epi.lo), hi = BC(t->epi.hi);
+    GC_UNROLL(4)
+    for (int x = 0; x < m; x++) {
+        if (x < t->cols) {
+            V v = values[x] + bias;
+            if (t->epi.residual != NULL) {
+                v += LD(t->epi.residual + y * t->residual_line + x * t->residual_pixel + c);
+            }
+            ST(t->to + y * t->line + x * t->pixel + c, (t->epi.flags & GC_EPI_CLIP) != 0 ? clip(v, lo, hi) : v);
+        }
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void wino_out(const gc_wino_tile *t, const int size)
+{
+    for (int64_t c = 0; c < t->channels; c += VL) {
+        V d[4][6], e[4];
+        GC_UNROLL(6)
+        for (int x = 0; x < size; x++) {
+            V column[6];
+            GC_UNROLL(6)
+            for (int y = 0; y < size; y++) {
+                column[y] = LD(t->from + (y * size + x) * t->plane + c);
+            }
+            if (size == 6) {
+                out4(column, 1, &d[0][x], 6);
+            } else {
+                out2(column, 1, &d[0][x], 6);
+            }
+        }
+        GC_UNROLL(4)
+        for (int y = 0; y < size - 2; y++) {
+            if (size == 6) {
+                out4(d[y], 1, e, 1);
+            } else {
+                out2(d[y], 1, e, 1);
+            }
+            if (y < t->rows) {
+                wino_store(t, c, y, e, size - 2);
+            }
+        }
+    }
+}
+
+TARGET static void wino4_in(const gc_wino_tile *t)
+{
+    wino_in(t, 6);
+}
+
+TARGET static void wino4_out(const gc_wino_tile *t)
+{
+    wino_out(t, 6);
+}
+
+TARGET static void wino2_in(const gc_wino_tile *t)
+{
+    wino_in(t, 4);
+}
+
+TARGET static void wino2_out(const gc_wino_tile *t)
+{
+    wino_out(t, 4);
+}
+
+/* ---- depthwise ---- */
+
+enum { DW_WIDTH = 4 };
+
+TARGET static GC_ALWAYS_INLINE void depthwise_store(const gc_depthwise *d, V sum, int64_t x, int64_t c)
+{
+    if (d->epi.residual != NULL) {
+        sum += LD(d->epi.residual + x * d->epi.residual_step + c);
+    }
+    if ((d->epi.flags & GC_EPI_CLIP) != 0) {
+        sum = clip(sum, BC(d->epi.lo), BC(d->epi.hi));
+    }
+    ST(d->to + x * d->pixel + c, sum);
+}
+
+/* `count` neighbouring pixels share the weights, and with stride 1 the loads. */
+TARGET static GC_ALWAYS_INLINE void depthwise_pixels(const gc_depthwise *d, int64_t x, int64_t c, const int count,
+                                                     const int taps, const int stride)
+{
+    V sum[DW_WIDTH];
+    GC_UNROLL(4)
+    for (int i = 0; i < count; i++) {
+        sum[i] = load_or_zero(d->epi.bias, c);
+    }
+    for (int r = 0; r < d->taps_y; r++) {
+        if (d->lines[r] == NULL) {
+            continue;
+        }
+        const float *from = d->lines[r] + x * stride * d->pixel + c;
+        const float *w = d->weights + r * taps * d->channels + c;
+        GC_UNROLL(1)
+        for (int k = 0; k < taps; k++) {
+            V wk = LD(w + k * d->channels);
+            GC_UNROLL(4)
+            for (int i = 0; i < count; i++) {
+                sum[i] += LD(from + (i * stride + k * d->dilation) * d->pixel) * wk;
+            }
+        }
+    }
+    GC_UNROLL(4)
+    for (int i = 0; i < count; i++) {
+        depthwise_store(d, sum[i], x + i, c);
+    }
+}
+
+/* Three taps at stride 1 without dilation: every pixel is loaded once. */
+TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64_t x, int64_t c, const int taps)
+{
+    V sum[DW_WIDTH];
+    GC_UNROLL(4)
+    for (int i = 0; i < DW_WIDTH; i++) {
+        sum[i] = load_or_zero(d->epi.bias, c);
+    }
+    GC_UNROLL(1)
+    for (int r = 0; r < d->taps_y; r++) {
+        if (d->lines[r] == NULL) {
+            continue;
+        }
+        const float *from = d->lines[r] + x * d->pixel + c;
+        const float *w = d->weights + r * taps * d->channels + c;
+        V wk[7];
+        GC_UNROLL(7)
+        for (int k = 0; k < taps; k++) {
+            wk[k] = LD(w + k * d->channels);
+        }
+        GC_UNROLL(10)
+        for (int p = 0; p < taps + DW_WIDTH - 1; p++) {
+            V v = LD(from + p * d->pixel);
+            GC_UNROLL(4)
+            for (int i = 0; i < DW_WIDTH; i++) {
+                if (p - i >= 0 && p - i < taps) {
+                    sum[i] += v * wk[p - i];
+                }
+            }
+        }
+    }
+    GC_UNROLL(4)
+    for (int i = 0; i < DW_WIDTH; i++) {
+        depthwise_store(d, sum[i], x + i, c);
+    }
+}
+
+TARGET static void depthwise_channels(const gc_depthwise *d, int64_t c)
+{
+    int64_t x = 0;
+    if (d->stride == 1 && d->dilation == 1 && (d->taps_x == 3 || d->taps_x == 5 || d->taps_x == 7)) {
+        for (; x + DW_WIDTH <= d->width; x += DW_WIDTH) {
+            if (d->taps_x == 3) {
+                depthwise_dense(d, x, c, 3);
+            } else if (d->taps_x == 5) {
+                depthwise_dense(d, x, c, 5);
+            } else {
+                depthwise_dense(d, x, c, 7);
+            }
+        }
+    }
+    for (; x + DW_WIDTH <= d->width; x += DW_WIDTH) {
+        depthwise_pixels(d, x, c, DW_WIDTH, d->taps_x, (int)d->stride);
+    }
+    for (; x < d->width; x++) {
+        depthwise_pixels(d, x, c, 1, d->taps_x, (int)d->stride);
+    }
+}
+
+/* The last vector overlaps the one before it: the same values twice. */
+TARGET static void depthwise(const gc_depthwise *d)
+{
+    for (int64_t c = 0; c + VL <= d->channels; c += VL) {
+        depthwise_channels(d, c);
+    }
+    if (d->channels % VL != 0) {
+        depthwise_channels(d, d->channels - VL);
+    }
+}
+
+const gc_kern ROW = {ROW_NAME, VL, VL * NV, MR, 0, tile, wino4_in, wino4_out, wino2_in, wino2_out, depthwise};

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/compiler.h"
+#include "kern/isa.h"
+#ifdef GC_HAVE_VECTORS
+typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int vec_mask __attribute__((vector_size(16)));
+#define TARGET 
+#define VL 4
+#define NV 2
+#define MR 6
+#define V vec
+#define LD(p) (*(const vec *)(p))
+#define ST(p, x) (*(vec *)(p) = (x))
+#define BC(x) ((x) - (vec){0})
+#define VLT(a, b) ((vec_mask)((a) < (b)))
+#define VSEL(m, a, b) ((vec)(((m) & (vec_mask)(a)) | (~(m) & (vec_mask)(b))))
+#define ROW gc_kern_v4
+#define ROW_NAME "v4"
+#include "kern/isa_body.h"
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+#include "kern/kern.h"
+
+#include <string.h>
+
+#include "base/compiler.h"
+#include "kern/isa.h"
+
+const gc_kern *gc_kern_at(int32_t index, int32_t *supported)
+{
+#ifdef GC_HAVE_X86
+    if (index == 0) {
+        *supported = GC_CPU_HAS_AVX512() ? 1 : 0;
+        return &gc_kern_avx512;
+    }
+    if (index == 1) {
+        *supported = GC_CPU_HAS_AVX2() ? 1 : 0;
+        return &gc_kern_avx2;
+    }
+    index -= 2;
+#endif
+    *supported = 1;
+#ifdef GC_HAVE_VECTORS
+    if (index == 0) {
+        return &gc_kern_v4;
+    }
+    index--;
+#endif
+    return index == 0 ? &gc_kern_plain : NULL;
+}
+
+const gc_kern *gc_kern_find(const char *name)
+{
+    int32_t supported = 0;
+    for (int32_t i = 0;; i++) {
+        const gc_kern *k = gc_kern_at(i, &supported);
+        if (k == NULL || (supported && (name == NULL || strcmp(name, k->name) == 0))) {
+            return k;
+        }
+    }
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of kernels.  Each instruction set has a row, made from the same
+   source (isa_body.h); the row "plain" is C99 without extensions and what the
+   others are compared with. */
+#ifndef GC_KERN_KERN_H
+#define GC_KERN_KERN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What happens to a sum before it is stored:
+   y = clip(sum + bias[channel] + residual, lo, hi); without GC_EPI_CLIP no
+   clip.  NaN stays NaN. */
+enum { GC_EPI_CLIP = 1 };
+typedef struct gc_epilogue {
+    const float *bias;     /* [columns rounded up to a panel], or NULL */
+    const float *residual; /* at the first result, or NULL */
+    int64_t residual_step; /* floats from row to row */
+    int32_t flags;
+    float lo, hi;
+    int32_t reserved0;
+} gc_epilogue;
+
+/* One tile of a matrix product: rows <= mr, columns <= the panel's width.
+   c[i][j] = sum over segments g and p < length of
+             a[i * a_step + segments[g] + p] * b[(g * length + p) * width + j]
+   where width = cols rounded up to vl, at most nr.  Steps are in floats. */
+typedef struct gc_tile {
+    const float *a;
+    int64_t a_step;
+    const int64_t *segments; /* NULL: one segment at offset 0 */
+    int64_t n_segments, length;
+    const float *b;
+    float *c;
+    int64_t c_step;
+    int32_t rows, cols;
+    gc_epilogue epi;
+} gc_tile;
+
+/* Winograd transforms of one tile for all channels (a multiple of vl).
+   in:  pixels of (m + 2)^2 at `line` and `pixel` floats from each other, to
+        v[xi * plane + channel];
+   out: m[xi * plane + channel] to rows x cols pixels of m x m. */
+typedef struct gc_wino_tile {
+    const float *from;
+    float *to;
+    int64_t line, pixel, plane, channels;
+    int64_t residual_line, residual_pixel;
+    int32_t rows, cols;
+    gc_epilogue epi;
+} gc_wino_tile;
+
+/* One line of a depthwise convolution, channels >= vl:
+   y[x][c] = sum over taps (r, k) of
+             in[r][(x * stride + k * dilation) * pixel + c] * w[(r * taps_x + k) * channels + c]
+   for x < width; lines[r] is NULL where the line is padding. */
+typedef struct gc_depthwise {
+    const float *const *lines;
+    const float *weights;
+    float *to;
+    int64_t pixel, channels, width; /* pixel: floats from pixel to pixel of both */
+    int64_t stride, dilation;
+    int32_t taps_y, taps_x;
+    gc_epilogue epi;
+} gc_depthwise;
+
+typedef struct gc_kern {
+    const char *name;
+    int32_t vl, nr, mr; /* vector length, panel width, rows of a tile */
+    int32_t reserved0;
+    void (*tile)(const gc_tile *t);
+    void (*wino4_in)(const gc_wino_tile *t);
+    void (*wino4_out)(const gc_wino_tile *t);
+    void (*wino2_in)(const gc_wino_tile *t);
+    void (*wino2_out)(const gc_wino_tile *t);
+    void (*depthwise)(const gc_depthwise *d);
+} gc_kern;
+
+/* Rows that this build has, best first, NULL past the end; supported: this
+   machine can run it. */
+const gc_kern *gc_kern_at(int32_t index, int32_t *supported);
+/* The best row this machine can run; `name` (may be NULL) asks for a certain
+   one, NULL when it is not there. */
+const gc_kern *gc_kern_find(const char *name);
+
+#endif
