@@ -7,9 +7,15 @@
 #define GC_PRINTF(f, a) __attribute__((format(printf, f, a)))
 /* Sequentially consistent add, gives the new value. */
 #define GC_ATOMIC_ADD(p, d) __atomic_add_fetch((p), (d), __ATOMIC_SEQ_CST)
+#define GC_ATOMIC_LOAD(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+/* *p == *old: becomes `new` and the result is true, else *old is renewed. */
+#define GC_ATOMIC_CAS(p, old, new) \
+    __atomic_compare_exchange_n((p), (old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 #else
 #define GC_PRINTF(f, a)
 #define GC_ATOMIC_ADD(p, d) (*(p) += (d)) /* without atomics: objects stay on one thread */
+#define GC_ATOMIC_LOAD(p) (*(p))
+#define GC_ATOMIC_CAS(p, old, new) ((void)(old), *(p) = (new), 1)
 #endif
 
 /* Kernels are one source, compiled for several instruction sets and chosen at
@@ -21,7 +27,7 @@
 #if defined(__x86_64__)
 #define GC_HAVE_X86 1
 #define GC_TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define GC_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")))
+#define GC_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define GC_CPU_HAS_AVX2() (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #define GC_CPU_HAS_AVX512()                                                      \
     (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
@@ -31,14 +37,18 @@
 #define GC_ALWAYS_INLINE inline
 #endif
 
-/* Unrolls the loop that follows, so that arrays of sums become registers. */
+/* Unrolls the loop that follows wholly (at most n rounds), so that arrays of
+   sums become registers; GC_KEEP_LOOP leaves it a loop. */
 #define GC_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define GC_UNROLL(n) GC_PRAGMA(clang loop unroll(full))
+#define GC_KEEP_LOOP
 #elif defined(__GNUC__)
 #define GC_UNROLL(n) GC_PRAGMA(GCC unroll n)
+#define GC_KEEP_LOOP GC_PRAGMA(GCC unroll 1)
 #else
 #define GC_UNROLL(n)
+#define GC_KEEP_LOOP
 #endif
 
 #endif

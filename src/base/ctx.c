@@ -13,6 +13,9 @@
 /* A block is preceded by its total size, so that release can be told. */
 #define GC_MEM_ALIGN ((size_t)64)
 
+/* More threads than this share the scratch of these. */
+enum { GC_MOST_WORKERS = 64 };
+
 static void *default_alloc(void *user, size_t size, size_t align)
 {
     (void)user;
@@ -85,6 +88,17 @@ gc_status gc_parallel(const gc_ctx *ctx, gc_task_fn fn, void *task, uint32_t cou
         fn(task, i);
     }
     return GRADCAM_OK;
+}
+
+uint32_t gc_workers(const gc_ctx *ctx)
+{
+    uint32_t n = 1;
+    if (ctx->executor.parallel_for != NULL) {
+        n = ctx->executor.n_workers > 1 ? ctx->executor.n_workers : 1;
+    } else if (ctx->pool != NULL) {
+        n = gc_pool_size(ctx->pool);
+    }
+    return n < GC_MOST_WORKERS ? n : GC_MOST_WORKERS;
 }
 
 void gc_log(const gc_ctx *ctx, int32_t level, const char *format, ...)

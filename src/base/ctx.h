@@ -13,6 +13,7 @@ struct gc_ctx {
     gc_logger logger;
     gc_executor executor; /* parallel_for NULL: run on the caller's thread */
     struct gc_pool *pool;
+    const void *kern; /* table of kernels, see kern/kern.h */
     void *custom; /* operators of the host, see ops/custom.h */
     void (*custom_release)(gc_ctx *ctx);
     int32_t refs; /* atomic */
@@ -26,6 +27,9 @@ char *gc_mem_strdup(gc_ctx *ctx, const char *text, size_t length);
 
 /* Calls fn(task, i) for every i < count, perhaps on several threads. */
 gc_status gc_parallel(const gc_ctx *ctx, gc_task_fn fn, void *task, uint32_t count);
+
+/* Threads that may work at once, for scratch that each of them needs. */
+uint32_t gc_workers(const gc_ctx *ctx);
 
 void gc_log(const gc_ctx *ctx, int32_t level, const char *format, ...);
 

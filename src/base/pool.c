@@ -72,6 +72,11 @@ void gc_pool_run(gc_pool *p, gc_task_fn fn, void *task, uint32_t count)
     pthread_mutex_unlock(&p->turn);
 }
 
+uint32_t gc_pool_size(const gc_pool *p)
+{
+    return p->n_started + 1;
+}
+
 static void join_all(gc_pool *p)
 {
     pthread_mutex_lock(&p->mutex);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "graph/packs.h"
 
 gc_status gc_net_new(gc_ctx *ctx, int32_t opset, gc_net **out, gc_error *err)
 {
@@ -352,6 +353,7 @@ void gc_net_unref(gc_net *net)
     gc_mem_free(ctx, net->inputs);
     gc_mem_free(ctx, net->outputs);
     gc_mem_free(ctx, net->table);
+    gc_packs_free(net);
     gc_mem_free(ctx, net);
     gc_ctx_unref(ctx);
 }

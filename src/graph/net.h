@@ -46,6 +46,7 @@ struct gc_net {
     int32_t cap_values, cap_nodes, cap_inputs, cap_outputs;
     uint64_t max_bytes;     /* gc_load_options */
     uint64_t max_run_bytes;
+    void *packs; /* atomic; see graph/packs.h */
     int32_t opset;
     int32_t refs; /* atomic */
 };

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
+/* Blocks of B are packed into panels, A is read where it lies (or copied when
+   its rows are not contiguous), tiles do the rest. */
 #include "kern/gemm.h"
 
+#include <stdbool.h>
 #include <string.h>
 
-#include "base/compiler.h"
+#include "base/status.h"
+#include "kern/kern.h"
 
-/* A tile of C is MR x NR: 12 AVX registers of sums.  A block of A (MC x KC)
-   stays in L2, a panel of B (KC x NR) in L1. */
-enum { MR = 6, NR = 16, MC = 96, KC = 256, NC = 2048, MAX_SLICES = 16, SMALL_M = 3 };
-
-typedef void (*tile_fn)(int64_t kc, const float *a, const float *b, float *tile);
+enum { KC = 1024, NC = 1024, MC = 512, SMALL_M = 3, COLUMNS = 64, TILES_ITEM = 16, MOST_NR = 32 };
 
 typedef struct gemm_job {
+    const gc_kern *kern;
     int64_t m, nc, kc;
     const float *a;
     int64_t a_row, a_col;
@@ -20,10 +21,9 @@ typedef struct gemm_job {
     float *c;
     int64_t ldc;
     float *pack_a, *pack_b;
-    int64_t slices;
-    int32_t add; /* 0: overwrite C */
+    int64_t tiles, spans; /* of rows */
+    int32_t add;          /* 0: overwrite C */
     int32_t reserved0;
-    tile_fn tile;
 } gemm_job;
 
 static int64_t min64(int64_t x, int64_t y)
@@ -36,171 +36,95 @@ static int64_t ceil_div(int64_t x, int64_t y)
     return x / y + (x % y != 0);
 }
 
-/* tile[MR][NR] = sum over p of a[p][MR] b[p][NR]. */
-static void tile_plain(int64_t kc, const float *a, const float *b, float *tile)
-{
-    float sum[MR][NR] = {{0}};
-    for (int64_t p = 0; p < kc; p++, a += MR, b += NR) {
-        for (int i = 0; i < MR; i++) {
-            for (int j = 0; j < NR; j++) {
-                sum[i][j] += a[i] * b[j];
-            }
-        }
-    }
-    memcpy(tile, sum, sizeof sum);
-}
-
-#ifdef GC_HAVE_AVX2
-#define ROW(i)                \
-    s##i##0 += a[i] * b0;     \
-    s##i##1 += a[i] * b1
-
-/* The same with every sum in a register of its own. */
-GC_TARGET_AVX2 static void tile_avx2(int64_t kc, const float *a, const float *b, float *tile)
-{
-    gc_v8 s00 = {0}, s01 = {0}, s10 = {0}, s11 = {0}, s20 = {0}, s21 = {0};
-    gc_v8 s30 = {0}, s31 = {0}, s40 = {0}, s41 = {0}, s50 = {0}, s51 = {0};
-    for (int64_t p = 0; p < kc; p++, a += MR, b += NR) {
-        gc_v8 b0, b1;
-        memcpy(&b0, b, sizeof b0);
-        memcpy(&b1, b + 8, sizeof b1);
-        ROW(0);
-        ROW(1);
-        ROW(2);
-        ROW(3);
-        ROW(4);
-        ROW(5);
-    }
-    gc_v8 all[12] = {s00, s01, s10, s11, s20, s21, s30, s31, s40, s41, s50, s51};
-    memcpy(tile, all, sizeof all);
-}
-#undef ROW
-#endif
-
-static tile_fn pick_tile(void)
-{
-#ifdef GC_HAVE_AVX2
-    if (GC_CPU_HAS_AVX2()) {
-        return tile_avx2;
-    }
-#endif
-    return tile_plain;
-}
-
-/* dst[panel][p][width] = src(panel * width + i, p), padded with zeros: `count`
-   lines at `line` elements from each other, `kc` steps of `step`. */
-static void pack_panel(const float *src, int64_t line, int64_t step, int64_t count, int64_t kc, int64_t width,
-                       float *dst)
-{
-    if (line == 1) {
-        for (int64_t p = 0; p < kc; p++) {
-            memcpy(dst + p * width, src + p * step, (size_t)count * sizeof(float));
-        }
-    } else {
-        for (int64_t i = 0; i < count; i++) {
-            for (int64_t p = 0; p < kc; p++) {
-                dst[p * width + i] = src[i * line + p * step];
-            }
-        }
-    }
-    for (int64_t p = 0; p < kc && count < width; p++) {
-        memset(dst + p * width + count, 0, (size_t)(width - count) * sizeof(float));
-    }
-}
-
+/* One panel of B: [kc][width]. */
 static void pack_b_task(void *task, uint32_t index)
 {
     const gemm_job *j = task;
-    int64_t first = (int64_t)index * NR;
-    pack_panel(j->b + first * j->b_col, j->b_col, j->b_row, min64(NR, j->nc - first), j->kc, NR,
-               j->pack_b + first * j->kc);
-}
-
-static void store_tile(const float *tile, int64_t rows, int64_t cols, int32_t add, float *c, int64_t ldc)
-{
-    for (int64_t i = 0; i < rows; i++) {
-        float *row = c + i * ldc;
-        const float *from = tile + i * NR;
-        if (!add) {
-            memcpy(row, from, (size_t)cols * sizeof(float));
-            continue;
+    int64_t nr = j->kern->nr, first = (int64_t)index * nr, columns = min64(nr, j->nc - first);
+    int64_t width = ceil_div(columns, j->kern->vl) * j->kern->vl;
+    float *to = j->pack_b + first * j->kc;
+    const float *from = j->b + first * j->b_col;
+    for (int64_t p = 0; p < j->kc && j->b_col == 1; p++) {
+        memcpy(to + p * width, from + p * j->b_row, (size_t)columns * sizeof(float));
+    }
+    for (int64_t k = 0; k < columns && j->b_col != 1; k++) {
+        for (int64_t p = 0; p < j->kc; p++) {
+            to[p * width + k] = from[k * j->b_col + p * j->b_row];
         }
-        for (int64_t k = 0; k < cols; k++) {
-            row[k] += from[k];
-        }
+    }
+    for (int64_t p = 0; p < j->kc && columns < width; p++) {
+        memset(to + p * width + columns, 0, (size_t)(width - columns) * sizeof(float));
     }
 }
 
-/* Rows first .. first + rows of C from a packed block of A. */
-static void multiply_block(const gemm_job *j, const float *pack_a, int64_t first, int64_t rows)
-{
-    float tile[MR * NR];
-    for (int64_t col = 0; col < j->nc; col += NR) {
-        const float *b = j->pack_b + col * j->kc;
-        for (int64_t row = 0; row < rows; row += MR) {
-            j->tile(j->kc, pack_a + row * j->kc, b, tile);
-            store_tile(tile, min64(MR, rows - row), min64(NR, j->nc - col), j->add,
-                       j->c + (first + row) * j->ldc + col, j->ldc);
-        }
-    }
-}
+enum { PACK_ROWS = 16 };
 
-/* Row blocks index, index + slices, ...; each task has a slice of pack_a. */
-static void rows_task(void *task, uint32_t index)
+/* Sixteen rows of A: [row][kc]. */
+static void pack_a_task(void *task, uint32_t index)
 {
     const gemm_job *j = task;
-    float *pack_a = j->pack_a + (int64_t)index * MC * KC;
-    for (int64_t first = (int64_t)index * MC; first < j->m; first += j->slices * MC) {
-        int64_t rows = min64(MC, j->m - first);
-        for (int64_t row = 0; row < rows; row += MR) {
-            pack_panel(j->a + (first + row) * j->a_row, j->a_row, j->a_col, min64(MR, rows - row), j->kc, MR,
-                       pack_a + row * j->kc);
+    int64_t first = (int64_t)index * PACK_ROWS, rows = min64(PACK_ROWS, j->m - first);
+    for (int64_t p = 0; p < j->kc; p++) {
+        for (int64_t i = 0; i < rows; i++) {
+            j->pack_a[(first + i) * j->kc + p] = j->a[(first + i) * j->a_row + p * j->a_col];
         }
-        multiply_block(j, pack_a, first, rows);
+    }
+}
+
+/* A span of rows with one panel. */
+static void tiles_task(void *task, uint32_t index)
+{
+    const gemm_job *j = task;
+    int64_t nr = j->kern->nr, span = index % j->spans, column = index / j->spans * nr;
+    bool packed = j->a_col != 1;
+    const float *a = packed ? j->pack_a : j->a;
+    gc_tile t;
+    memset(&t, 0, sizeof t);
+    t.a_step = packed ? j->kc : j->a_row;
+    t.n_segments = 1;
+    t.length = j->kc;
+    t.b = j->pack_b + column * j->kc;
+    t.c_step = t.epi.residual_step = j->ldc;
+    t.cols = (int32_t)min64(nr, j->nc - column);
+    for (int64_t i = span * TILES_ITEM; i < min64(j->tiles, (span + 1) * TILES_ITEM); i++) {
+        int64_t first = j->m * i / j->tiles;
+        t.rows = (int32_t)(j->m * (i + 1) / j->tiles - first);
+        t.a = a + first * t.a_step;
+        t.c = j->c + first * j->ldc + column;
+        t.epi.residual = j->add ? t.c : NULL;
+        j->kern->tile(&t);
     }
 }
 
 /* ---- few rows: packing B would cost as much as the product ---- */
 
-static float dot(const float *x, int64_t x_step, const float *y, int64_t n)
+static void store(const float *from, int64_t n, int32_t add, float *to)
 {
-    float sum[16] = {0}, total = 0;
-    int64_t p = 0;
-    for (; p + 16 <= n; p += 16) {
-        for (int i = 0; i < 16; i++) {
-            sum[i] += x[(p + i) * x_step] * y[p + i];
-        }
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = add ? to[i] + from[i] : from[i];
     }
-    for (; p < n; p++) {
-        total += x[p * x_step] * y[p];
-    }
-    for (int i = 0; i < 16; i++) {
-        total += sum[i];
-    }
-    return total;
 }
 
-enum { SMALL_COLUMNS = 64 };
-
 /* One chunk of columns of every row. */
-static void small_task(void *task, uint32_t index)
+static void few_rows_task(void *task, uint32_t index)
 {
     const gemm_job *j = task;
-    int64_t first = (int64_t)index * SMALL_COLUMNS, cols = min64(SMALL_COLUMNS, j->nc - first);
+    int64_t first = (int64_t)index * COLUMNS, cols = min64(COLUMNS, j->nc - first);
     for (int64_t i = 0; i < j->m; i++) {
-        const float *a = j->a + i * j->a_row;
-        float sum[SMALL_COLUMNS] = {0};
-        for (int64_t col = 0; j->b_row == 1 && col < cols; col++) {
-            sum[col] = dot(a, j->a_col, j->b + (first + col) * j->b_col, j->kc);
-        }
-        for (int64_t p = 0; j->b_row != 1 && p < j->kc; p++) {
-            const float *b = j->b + p * j->b_row + first * j->b_col;
-            float factor = a[p * j->a_col];
-            for (int64_t col = 0; col < cols; col++) {
-                sum[col] += factor * b[col * j->b_col];
+        const float *a = j->a + i * j->a_row, *b = j->b + first * j->b_col;
+        float sum[COLUMNS] = {0};
+        if (j->b_row == 1 && j->a_col == 1) {
+            j->kern->dots(a, b, j->b_col, cols, j->kc, sum);
+        } else if (j->b_col == 1) {
+            j->kern->axpys(a, j->a_col, b, j->b_row, j->kc, cols, sum);
+        } else {
+            for (int64_t k = 0; k < cols; k++) {
+                for (int64_t p = 0; p < j->kc; p++) {
+                    sum[k] += a[p * j->a_col] * b[k * j->b_col + p * j->b_row];
+                }
             }
         }
-        store_tile(sum, 1, cols, j->add, j->c + i * j->ldc + first, j->ldc);
+        store(sum, cols, j->add, j->c + i * j->ldc + first);
     }
 }
 
@@ -209,25 +133,38 @@ size_t gc_gemm_work(int64_t m, int64_t n, int64_t k)
     if (m <= SMALL_M || n <= 0 || k <= 0) {
         return 0;
     }
-    int64_t columns = ceil_div(min64(n, NC), NR) * NR;
-    int64_t slices = min64(ceil_div(m, MC), MAX_SLICES);
-    return (size_t)(columns * KC + slices * MC * KC);
+    int64_t depth = min64(k, KC), columns = ceil_div(min64(n, NC), MOST_NR) * MOST_NR;
+    return (size_t)(depth * (columns + ceil_div(min64(m, MC), PACK_ROWS) * PACK_ROWS));
 }
 
 /* One KC x NC block of B against all of A. */
-static gc_status multiply_panel(const gc_ctx *ctx, gemm_job *job)
+static gc_status multiply_block(const gc_ctx *ctx, gemm_job *j)
 {
-    gc_status status = gc_parallel(ctx, pack_b_task, job, (uint32_t)ceil_div(job->nc, NR));
-    if (status != GRADCAM_OK) {
-        return status;
+    int64_t panels = ceil_div(j->nc, j->kern->nr), m = j->m;
+    const float *a = j->a;
+    float *c = j->c;
+    GC_TRY(gc_parallel(ctx, pack_b_task, j, (uint32_t)panels));
+    int64_t most = j->a_col == 1 ? m : MC;
+    for (int64_t row = 0; row < m; row += most) {
+        j->m = min64(most, m - row);
+        j->a = a + row * j->a_row;
+        j->c = c + row * j->ldc;
+        j->tiles = ceil_div(j->m, j->kern->mr);
+        j->spans = ceil_div(j->tiles, TILES_ITEM);
+        if (j->a_col != 1) {
+            GC_TRY(gc_parallel(ctx, pack_a_task, j, (uint32_t)ceil_div(j->m, PACK_ROWS)));
+        }
+        GC_TRY(gc_parallel(ctx, tiles_task, j, (uint32_t)(panels * j->spans)));
     }
-    return gc_parallel(ctx, rows_task, job, (uint32_t)job->slices);
+    j->m = m;
+    return GRADCAM_OK;
 }
 
 gc_status gc_gemm(const gc_ctx *ctx, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col,
                   const float *b, int64_t b_row, int64_t b_col, float beta_acc, float *c, int64_t ldc, float *work)
 {
-    gemm_job job = {m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, NULL, NULL, 0, beta_acc != 0.0f, 0, NULL};
+    gemm_job job = {gc_kern_of(ctx), m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, NULL, NULL, 0, 0,
+                    beta_acc != 0.0f, 0};
     if (m <= 0 || n <= 0) {
         return GRADCAM_OK;
     }
@@ -238,12 +175,10 @@ gc_status gc_gemm(const gc_ctx *ctx, int64_t m, int64_t n, int64_t k, const floa
         return GRADCAM_OK;
     }
     if (m <= SMALL_M) {
-        return gc_parallel(ctx, small_task, &job, (uint32_t)ceil_div(n, SMALL_COLUMNS));
+        return gc_parallel(ctx, few_rows_task, &job, (uint32_t)ceil_div(n, COLUMNS));
     }
-    job.tile = pick_tile();
     job.pack_b = work;
-    job.pack_a = work + ceil_div(min64(n, NC), NR) * NR * KC;
-    job.slices = min64(ceil_div(m, MC), MAX_SLICES);
+    job.pack_a = work + min64(k, KC) * ceil_div(min64(n, NC), MOST_NR) * MOST_NR;
     for (int64_t col = 0; col < n; col += NC) {
         for (int64_t p = 0; p < k; p += KC) {
             job.nc = min64(NC, n - col);
@@ -252,10 +187,7 @@ gc_status gc_gemm(const gc_ctx *ctx, int64_t m, int64_t n, int64_t k, const floa
             job.b = b + p * b_row + col * b_col;
             job.c = c + col;
             job.add = beta_acc != 0.0f || p > 0;
-            gc_status status = multiply_panel(ctx, &job);
-            if (status != GRADCAM_OK) {
-                return status;
-            }
+            GC_TRY(multiply_block(ctx, &job));
         }
     }
     return GRADCAM_OK;

@@ -8,7 +8,7 @@
 
 #include "base/ctx.h"
 
-/* Number of floats of scratch that gc_gemm wants; at most about 4 MB. */
+/* Number of floats of scratch that gc_gemm wants; at most about 6 MB. */
 size_t gc_gemm_work(int64_t m, int64_t n, int64_t k);
 
 /* C[m][n] = beta_acc * C + A[m][k] * B[k][n] with beta_acc 0 (C is only

@@ -37,6 +37,10 @@ TARGET static GC_ALWAYS_INLINE V load_part(const float *p, int64_t n)
 
 TARGET static GC_ALWAYS_INLINE void store_part(float *p, V x, int64_t n)
 {
+#if VL == 1
+    (void)n;
+    ST(p, x);
+#else
     float buffer[VL];
     ST(buffer, x);
     if (n == VL / 2) { /* the common tail, without a call */
@@ -44,6 +48,7 @@ TARGET static GC_ALWAYS_INLINE void store_part(float *p, V x, int64_t n)
     } else {
         memcpy(p, buffer, (size_t)n * sizeof(float));
     }
+#endif
 }
 
 /* ---- matrix tile ---- */
@@ -72,14 +77,27 @@ TARGET static GC_ALWAYS_INLINE void tile_step(V (*restrict sum)[NV], const char 
 
 TARGET static GC_ALWAYS_INLINE void tile_store(const gc_tile *t, V (*restrict sum)[NV], const int rows, const int nv)
 {
-    int64_t tail = t->cols - (nv - 1) * VL; /* valid elements of the last vector */
+#if VL == 1
+    const int64_t tail = 1;
+    const int used = t->cols;
+#else
+    const int64_t tail = t->cols - (nv - 1) * VL; /* valid elements of the last vector */
+    const int used = nv;
+#endif
     if (t->epi.residual != NULL) {
         GC_UNROLL(16)
         for (int i = 0; i < rows; i++) {
             const float *from = t->epi.residual + i * t->epi.residual_step;
             GC_UNROLL(8)
             for (int j = 0; j < nv; j++) {
-                sum[i][j] += j + 1 < nv || tail == VL ? LD(from + j * VL) : load_part(from + j * VL, tail);
+                if (j >= used) {
+                    break;
+                }
+                if (j + 1 < nv || tail == VL) {
+                    sum[i][j] += LD(from + j * VL);
+                } else {
+                    sum[i][j] += load_part(from + j * VL, tail);
+                }
             }
         }
     }
@@ -98,6 +116,9 @@ TARGET static GC_ALWAYS_INLINE void tile_store(const gc_tile *t, V (*restrict su
         float *to = t->c + i * t->c_step;
         GC_UNROLL(8)
         for (int j = 0; j < nv; j++) {
+            if (j >= used) {
+                break;
+            }
             if (j + 1 < nv || tail == VL) {
                 ST(to + j * VL, sum[i][j]);
             } else {
@@ -127,7 +148,7 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
             a[i] = first + 3 * i * step;
         }
         int64_t k = t->length;
-        GC_UNROLL(1)
+        GC_KEEP_LOOP
         for (; k >= 4; k -= 4) {
             tile_step(sum, a, step, b, 0, rows, nv);
             tile_step(sum, a, step, b, 1, rows, nv);
@@ -139,7 +160,7 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
                 a[i] += 4 * sizeof(float);
             }
         }
-        GC_UNROLL(1)
+        GC_KEEP_LOOP
         for (; k > 0; k--) {
             tile_step(sum, a, step, b, 0, rows, nv);
             b += nv * VL;
@@ -362,7 +383,7 @@ TARGET static GC_ALWAYS_INLINE void depthwise_store(const gc_depthwise *d, V sum
     if ((d->epi.flags & GC_EPI_CLIP) != 0) {
         sum = clip(sum, BC(d->epi.lo), BC(d->epi.hi));
     }
-    ST(d->to + x * d->pixel + c, sum);
+    ST(d->to + x * d->to_pixel + c, sum);
 }
 
 /* `count` neighbouring pixels share the weights, and with stride 1 the loads. */
@@ -379,8 +400,8 @@ TARGET static GC_ALWAYS_INLINE void depthwise_pixels(const gc_depthwise *d, int6
             continue;
         }
         const float *from = d->lines[r] + x * stride * d->pixel + c;
-        const float *w = d->weights + r * taps * d->channels + c;
-        GC_UNROLL(1)
+        const float *w = d->weights + r * d->weights_line + c;
+        GC_KEEP_LOOP
         for (int k = 0; k < taps; k++) {
             V wk = LD(w + k * d->channels);
             GC_UNROLL(4)
@@ -395,7 +416,35 @@ TARGET static GC_ALWAYS_INLINE void depthwise_pixels(const gc_depthwise *d, int6
     }
 }
 
-/* Three taps at stride 1 without dilation: every pixel is loaded once. */
+/* A single pixel, `count` vectors of channels: used at the edges. */
+TARGET static GC_ALWAYS_INLINE void depthwise_edge(const gc_depthwise *d, int64_t c, const int count)
+{
+    V sum[DW_WIDTH];
+    GC_UNROLL(4)
+    for (int i = 0; i < count; i++) {
+        sum[i] = load_or_zero(d->epi.bias, c + i * VL);
+    }
+    for (int r = 0; r < d->taps_y; r++) {
+        if (d->lines[r] == NULL) {
+            continue;
+        }
+        const float *from = d->lines[r] + c;
+        const float *w = d->weights + r * d->weights_line + c;
+        GC_KEEP_LOOP
+        for (int k = 0; k < d->taps_x; k++) {
+            GC_UNROLL(4)
+            for (int i = 0; i < count; i++) {
+                sum[i] += LD(from + k * d->dilation * d->pixel + i * VL) * LD(w + k * d->channels + i * VL);
+            }
+        }
+    }
+    GC_UNROLL(4)
+    for (int i = 0; i < count; i++) {
+        depthwise_store(d, sum[i], 0, c + i * VL);
+    }
+}
+
+/* Odd numbers of taps at stride 1 without dilation: every pixel is loaded once. */
 TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64_t x, int64_t c, const int taps)
 {
     V sum[DW_WIDTH];
@@ -403,13 +452,13 @@ TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64
     for (int i = 0; i < DW_WIDTH; i++) {
         sum[i] = load_or_zero(d->epi.bias, c);
     }
-    GC_UNROLL(1)
+    GC_KEEP_LOOP
     for (int r = 0; r < d->taps_y; r++) {
         if (d->lines[r] == NULL) {
             continue;
         }
         const float *from = d->lines[r] + x * d->pixel + c;
-        const float *w = d->weights + r * taps * d->channels + c;
+        const float *w = d->weights + r * d->weights_line + c;
         V wk[7];
         GC_UNROLL(7)
         for (int k = 0; k < taps; k++) {
@@ -457,7 +506,11 @@ TARGET static void depthwise_channels(const gc_depthwise *d, int64_t c)
 /* The last vector overlaps the one before it: the same values twice. */
 TARGET static void depthwise(const gc_depthwise *d)
 {
-    for (int64_t c = 0; c + VL <= d->channels; c += VL) {
+    int64_t wide = d->width == 1 ? d->channels / (DW_WIDTH * VL) * (DW_WIDTH * VL) : 0;
+    for (int64_t c = 0; c < wide; c += DW_WIDTH * VL) {
+        depthwise_edge(d, c, DW_WIDTH);
+    }
+    for (int64_t c = wide; c + VL <= d->channels; c += VL) {
         depthwise_channels(d, c);
     }
     if (d->channels % VL != 0) {
@@ -465,4 +518,98 @@ TARGET static void depthwise(const gc_depthwise *d)
     }
 }
 
-const gc_kern ROW = {ROW_NAME, VL, VL * NV, MR, 0, tile, wino4_in, wino4_out, wino2_in, wino2_out, depthwise};
+/* ---- products with one vector ---- */
+
+TARGET static GC_ALWAYS_INLINE float sum_of(V x)
+{
+    float part[VL], total = 0.0f;
+    ST(part, x);
+    for (int i = 0; i < VL; i++) {
+        total += part[i];
+    }
+    return total;
+}
+
+/* Up to four rows at once share the loads of x. */
+TARGET static GC_ALWAYS_INLINE void dot_rows(const float *x, const float *w, int64_t step, int64_t n, float *y,
+                                             const int rows)
+{
+    V sum[4];
+    int64_t p = 0;
+    GC_UNROLL(4)
+    for (int r = 0; r < rows; r++) {
+        sum[r] = BC(0.0f);
+    }
+    for (; p + VL <= n; p += VL) {
+        V v = LD(x + p);
+        GC_UNROLL(4)
+        for (int r = 0; r < rows; r++) {
+            sum[r] += v * LD(w + r * step + p);
+        }
+    }
+    GC_UNROLL(4)
+    for (int r = 0; r < rows; r++) {
+        float total = sum_of(sum[r]);
+        for (int64_t q = p; q < n; q++) {
+            total += x[q] * w[r * step + q];
+        }
+        y[r] = total;
+    }
+}
+
+TARGET static void dots(const float *x, const float *w, int64_t step, int64_t rows, int64_t n, float *y)
+{
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) {
+        dot_rows(x, w + r * step, step, n, y + r, 4);
+    }
+    for (; r < rows; r++) {
+        dot_rows(x, w + r * step, step, n, y + r, 1);
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void add_rows(const float *const *w, const float *factor, int64_t n, float *y,
+                                             const int rows)
+{
+    int64_t p = 0;
+    for (; p + VL <= n; p += VL) {
+        V sum = LD(y + p);
+        GC_UNROLL(4)
+        for (int r = 0; r < rows; r++) {
+            sum += BC(factor[r]) * LD(w[r] + p);
+        }
+        ST(y + p, sum);
+    }
+    for (; p < n; p++) {
+        for (int r = 0; r < rows; r++) {
+            y[p] += factor[r] * w[r][p];
+        }
+    }
+}
+
+/* Rows with factor 0 are not read: behind a ReLU most gradients are zero. */
+TARGET static void axpys(const float *factor, int64_t factor_step, const float *w, int64_t step, int64_t rows,
+                         int64_t n, float *y)
+{
+    const float *row[4];
+    float a[4];
+    int count = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        float f = factor[r * factor_step];
+        if (f != 0.0f) {
+            row[count] = w + r * step;
+            a[count++] = f;
+        }
+        if (count == 4) {
+            add_rows(row, a, n, y, 4);
+            count = 0;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        add_rows(row + i, a + i, n, y, 1);
+    }
+}
+
+const gc_kern ROW = {
+    ROW_NAME, VL, VL * NV, MR, 0, tile, wino4_in, wino4_out, wino2_in, wino2_out, depthwise, dots, axpys,
+};

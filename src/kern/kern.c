@@ -39,3 +39,8 @@ const gc_kern *gc_kern_find(const char *name)
         }
     }
 }
+
+const gc_kern *gc_kern_of(const gc_ctx *ctx)
+{
+    return ctx->kern != NULL ? (const gc_kern *)ctx->kern : gc_kern_find(NULL);
+}

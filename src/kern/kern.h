@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/ctx.h"
+
 /* What happens to a sum before it is stored:
    y = clip(sum + bias[channel] + residual, lo, hi); without GC_EPI_CLIP no
    clip.  NaN stays NaN. */
@@ -51,15 +53,15 @@ typedef struct gc_wino_tile {
 } gc_wino_tile;
 
 /* One line of a depthwise convolution, channels >= vl:
-   y[x][c] = sum over taps (r, k) of
-             in[r][(x * stride + k * dilation) * pixel + c] * w[(r * taps_x + k) * channels + c]
+   to[x * to_pixel + c] = sum over taps (r, k) of
+       lines[r][(x * stride + k * dilation) * pixel + c] * weights[r * weights_line + k * channels + c]
    for x < width; lines[r] is NULL where the line is padding. */
 typedef struct gc_depthwise {
     const float *const *lines;
     const float *weights;
     float *to;
-    int64_t pixel, channels, width; /* pixel: floats from pixel to pixel of both */
-    int64_t stride, dilation;
+    int64_t pixel, to_pixel, channels, width;
+    int64_t stride, dilation, weights_line;
     int32_t taps_y, taps_x;
     gc_epilogue epi;
 } gc_depthwise;
@@ -74,6 +76,12 @@ typedef struct gc_kern {
     void (*wino2_in)(const gc_wino_tile *t);
     void (*wino2_out)(const gc_wino_tile *t);
     void (*depthwise)(const gc_depthwise *d);
+    /* y[r] = sum over p < n of x[p] w[r * step + p]. */
+    void (*dots)(const float *x, const float *w, int64_t step, int64_t rows, int64_t n, float *y);
+    /* y[p] += sum over r of factor[r * factor_step] w[r * step + p]; rows with
+       factor 0 are left out (their NaN and infinity as well). */
+    void (*axpys)(const float *factor, int64_t factor_step, const float *w, int64_t step, int64_t rows, int64_t n,
+                  float *y);
 } gc_kern;
 
 /* Rows that this build has, best first, NULL past the end; supported: this
@@ -82,5 +90,7 @@ const gc_kern *gc_kern_at(int32_t index, int32_t *supported);
 /* The best row this machine can run; `name` (may be NULL) asks for a certain
    one, NULL when it is not there. */
 const gc_kern *gc_kern_find(const char *name);
+/* The row of a context: the one it asked for, else the best. */
+const gc_kern *gc_kern_of(const gc_ctx *ctx);
 
 #endif

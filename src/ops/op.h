@@ -35,6 +35,15 @@
 #include "ops/attr.h"
 #include "tensor/tensor.h"
 
+/* What the plan lets an operator do at once with its result:
+   out[0] = clip(result + residual, lo, hi). */
+typedef struct gc_fusion {
+    const gc_tensor *residual; /* laid out like out[0], or NULL */
+    int32_t clip;
+    float lo, hi;
+    int32_t reserved0;
+} gc_fusion;
+
 struct gc_op_call {
     gc_ctx *ctx;
     gc_error *err;
@@ -54,6 +63,15 @@ struct gc_op_call {
     size_t aux_bytes;
     size_t work_bytes;
     const gc_op_def *custom; /* of the host, or NULL */
+    /* Set by infer where an operator prepares its constant inputs: called once,
+       before the first forward or backward, to fill blocks of these sizes. */
+    gc_status (*pack)(gc_op_call *call, bool backward, void *block);
+    size_t pack_bytes, back_pack_bytes;
+    uint64_t pack_variant, back_pack_variant; /* tells blocks of the same node apart */
+    const void *packed, *back_packed;
+    gc_fusion fusion;
+    int32_t fuses; /* set by infer: forward honours `fusion` */
+    int32_t exact; /* no algorithm that rounds differently than a plain sum */
 };
 
 typedef gc_status (*gc_op_fn)(gc_op_call *call);

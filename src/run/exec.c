@@ -30,9 +30,23 @@ static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc
     return GRADCAM_OK;
 }
 
+static gc_status call_output_hooks(gc_run *run, const gc_step *s, gc_error *err)
+{
+    const gc_plan *p = run->plan;
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        if (s->out[i] >= 0 && p->slots[s->out[i]].kept) {
+            GC_TRY(call_hooks(run, &p->slots[s->out[i]], GRADCAM_HOOK_FORWARD, err));
+        }
+    }
+    return GRADCAM_OK;
+}
+
 static gc_status step_forward(gc_run *run, gc_step *s, gc_error *err)
 {
     gc_plan *p = run->plan;
+    if (s->fused) {
+        return call_output_hooks(run, s, err);
+    }
     if (s->op == NULL) {
         gc_tensor_convert(&p->slots[s->in[0]].value, &p->slots[s->out[0]].value);
         return GRADCAM_OK;
@@ -40,12 +54,7 @@ static gc_status step_forward(gc_run *run, gc_step *s, gc_error *err)
     s->call.err = err;
     s->call.work = s->work_memory.bytes > 0 ? p->arena + s->work_memory.offset : NULL;
     GC_TRY(s->op->forward(&s->call));
-    for (int32_t i = 0; i < s->call.n_out; i++) {
-        if (s->out[i] >= 0 && p->slots[s->out[i]].kept) {
-            GC_TRY(call_hooks(run, &p->slots[s->out[i]], GRADCAM_HOOK_FORWARD, err));
-        }
-    }
-    return GRADCAM_OK;
+    return call_output_hooks(run, s, err);
 }
 
 gc_status gc_exec_forward(gc_run *run, gc_error *err)

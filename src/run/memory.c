@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/size.h"
-#include "run/plan.h"
+#include "run/fuse.h"
 
 static gc_tensor *slot_value(gc_plan *p, int32_t slot)
 {
@@ -69,7 +69,7 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
     if (s->fault != 0 || s->unused) {
         return GRADCAM_OK;
     }
-    if (!s->constant) {
+    if (!s->constant && !s->hidden) {
         GC_TRY(size_block(p, &s->memory, &s->value, err));
         s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;
     }
@@ -95,6 +95,9 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
 {
     gc_step *s = &p->steps[index];
     int32_t end = 2 * p->n_steps, back = end - 1 - index;
+    if (s->result >= 0) {
+        extend(&p->slots[s->result].memory, index);
+    }
     for (int32_t i = 0; i < s->call.n_in; i++) {
         gc_slot *slot = s->in[i] < 0 ? NULL : &p->slots[s->in[i]];
         if (slot == NULL || slot->constant) {
@@ -219,8 +222,9 @@ static void set_pointers(gc_plan *p)
             s->call.in[k] = slot_value(p, s->in[k]);
         }
         for (int32_t k = 0; k < s->call.n_out; k++) {
-            s->call.out[k] = slot_value(p, s->out[k]);
+            s->call.out[k] = slot_value(p, k == 0 ? s->result : s->out[k]);
         }
+        s->call.fusion.residual = slot_value(p, s->residual);
     }
 }
 
@@ -228,6 +232,7 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
 {
     size_t most = 2 * (size_t)p->n_slots + 1;
     mark_active(p);
+    gc_plan_fuse(p);
     for (int32_t i = 0; i < p->n_slots; i++) {
         GC_TRY(slot_blocks(p, &p->slots[i], err));
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "run/fold.h"
+#include "run/pack.h"
 #include "run/prune.h"
 
 int32_t gc_plan_add_slot(gc_plan *p, int32_t net_value)
@@ -44,6 +45,8 @@ static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out,
 
 void gc_plan_free_step(gc_ctx *ctx, gc_step *s)
 {
+    gc_mem_free(ctx, s->own_pack);
+    gc_mem_free(ctx, s->own_back_pack);
     gc_mem_free(ctx, s->in);
     gc_mem_free(ctx, s->out);
     gc_mem_free(ctx, s->temp);
@@ -439,7 +442,8 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
     mark_kept(p, wish);
     GC_TRY(gc_plan_raise(p, err));
     GC_TRY(gc_plan_prune(p, err));
-    return gc_plan_memory(p, err);
+    GC_TRY(gc_plan_memory(p, err));
+    return gc_plan_pack(p, err);
 }
 
 static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, gc_plan **out, gc_error *err)

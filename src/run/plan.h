@@ -31,6 +31,8 @@ typedef struct gc_slot {
     int32_t has_grad;   /* during and after a backward pass */
     int32_t fault;      /* 1 + index into gc_plan.faults: cannot be computed */
     int32_t unused;     /* nobody needs it, so nobody computes it */
+    int32_t hidden;     /* never stored: an earlier step goes on to its successor */
+    int32_t readers;    /* operands of steps, see run/fuse.c */
 } gc_slot;
 
 typedef struct gc_step {
@@ -41,8 +43,12 @@ typedef struct gc_step {
     gc_tensor *temp;    /* per input: where a further gradient goes before it is added */
     gc_block *temp_memory;
     gc_block aux_memory, work_memory, back_work_memory;
+    void *own_pack, *own_back_pack; /* packed operands that are not shared */
     int32_t node;       /* or -1 */
     int32_t backward;   /* takes part in backward passes */
+    int32_t fused;      /* an earlier step writes its output */
+    int32_t result;     /* slot that forward writes as out[0] */
+    int32_t residual;   /* slot it adds on the way, or -1 */
 } gc_step;
 
 #define GC_MAX_FAULTS 8

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/* Implicit matrix product: tiles of neighbouring places of one line read their
+   pixels where they lie.  Where taps reach into the padding, the image is
+   first copied into a padded one. */
+#include <string.h>
+
+#include "base/size.h"
+#include "base/status.h"
+#include "kern/conv.h"
+
+enum { ITEM_FLOPS = 4 << 20, OUTER_BYTES = 256 << 10 };
+
+typedef struct direct {
+    const gc_gather *g;
+    const float *from;      /* the padded image, or the input */
+    int64_t line, plane;    /* floats from line to line, plane to plane of `from` */
+    int64_t width;          /* places of a line */
+    int64_t lines;          /* lines of places of this image (or of all) */
+    int64_t row_step;       /* floats of `from` from place to place */
+    const float *packed;
+    const gc_epilogue *epi;
+    float *out;
+    int64_t image;
+    int64_t depth, panels, panel_floats, group_floats;
+    int64_t tiles_line;     /* tiles of a line */
+    int64_t items_panel;    /* runs of lines, times panels if not panels_inner */
+    int64_t lines_item;
+    int64_t n_segments, length;
+    int64_t *segments;
+    int32_t panels_inner;
+    int32_t flat;           /* all places are one line */
+    /* for the padded copy */
+    const float *source;
+    float *padded;
+} direct;
+
+static int64_t min64(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+static int64_t max64(int64_t x, int64_t y)
+{
+    return x > y ? x : y;
+}
+
+static int64_t reach(const gc_conv_dim *d)
+{
+    return (d->places - 1) * d->stride + (d->taps - 1) * d->dilation + 1;
+}
+
+static bool needs_padding(const gc_gather *g)
+{
+    for (int i = 0; i < 3; i++) {
+        const gc_conv_dim *d = &g->dim[i];
+        if (d->pad > 0 || reach(d) - d->pad > d->in) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Room for the table of segments. */
+static int64_t table_floats(const gc_gather *g)
+{
+    return g->dim[0].taps * g->dim[1].taps * g->dim[2].taps * (int64_t)(sizeof(int64_t) / sizeof(float));
+}
+
+int64_t gc_direct_scratch(const gc_gather *g)
+{
+    int64_t n = needs_padding(g) ? g->in_c * g->groups : 0, table = table_floats(g);
+    for (int i = 0; i < 3 && n > 0; i++) {
+        if (!gc_mul_ok(n, reach(&g->dim[i]), &n)) {
+            return -1;
+        }
+    }
+    return gc_add_ok(n, table, &n) ? n : -1;
+}
+
+/* One line of the padded image. */
+static void pad_task(void *task, uint32_t index)
+{
+    const direct *d = task;
+    const gc_conv_dim *dim = d->g->dim;
+    int64_t channels = d->g->in_c * d->g->groups, width = reach(&dim[2]);
+    int64_t z = (int64_t)index / reach(&dim[1]) - dim[0].pad, y = (int64_t)index % reach(&dim[1]) - dim[1].pad;
+    float *to = d->padded + (int64_t)index * width * channels;
+    if (z < 0 || z >= dim[0].in || y < 0 || y >= dim[1].in) {
+        memset(to, 0, (size_t)(width * channels) * sizeof(float));
+        return;
+    }
+    int64_t lo = min64(width, max64(0, dim[2].pad)), hi = max64(lo, min64(width, dim[2].in + dim[2].pad));
+    const float *from = d->source +
+                        (((d->image * dim[0].in + z) * dim[1].in + y) * dim[2].in + lo - dim[2].pad) * d->g->in_pixel;
+    memset(to, 0, (size_t)(lo * channels) * sizeof(float));
+    if (d->g->in_pixel == channels) {
+        memcpy(to + lo * channels, from, (size_t)((hi - lo) * channels) * sizeof(float));
+    } else {
+        for (int64_t x = lo; x < hi; x++) {
+            memcpy(to + x * channels, from + (x - lo) * d->g->in_pixel, (size_t)channels * sizeof(float));
+        }
+    }
+    memset(to + hi * channels, 0, (size_t)((width - hi) * channels) * sizeof(float));
+}
+
+/* Tiles of one line with one panel of weights. */
+static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, int64_t panel, int64_t first,
+                     int64_t count)
+{
+    const gc_gather *g = d->g;
+    const gc_conv_dim *dim = g->dim;
+    int64_t y = line % dim[1].places, z = line / dim[1].places % dim[0].places;
+    int64_t image = d->image + line / (dim[1].places * dim[0].places);
+    int64_t column = group * g->out_c + panel * g->kern->nr, pixel;
+    const float *from = d->from + group * g->in_c;
+    if (d->flat) {
+        pixel = 0;
+    } else {
+        from += z * dim[0].stride * d->plane + y * dim[1].stride * d->line;
+        pixel = ((image * dim[0].out + dim[0].out_first + z * dim[0].out_step) * dim[1].out + dim[1].out_first +
+                 y * dim[1].out_step) *
+                    dim[2].out +
+                dim[2].out_first;
+    }
+    for (int64_t i = first; i < first + count; i++) {
+        int64_t at = d->width * i / d->tiles_line, end = d->width * (i + 1) / d->tiles_line;
+        int64_t place = pixel + at * dim[2].out_step;
+        t->a = from + at * d->row_step;
+        t->rows = (int32_t)(end - at);
+        t->c = d->out + place * g->out_pixel + column;
+        if (d->epi->residual != NULL) {
+            t->epi.residual = d->epi->residual + place * g->out_pixel + column;
+        }
+        g->kern->tile(t);
+    }
+}
+
+static void aim_panel(const direct *d, gc_tile *t, int64_t group, int64_t panel)
+{
+    const gc_kern *k = d->g->kern;
+    int64_t columns = min64(k->nr, d->g->out_c - panel * k->nr);
+    t->cols = (int32_t)columns;
+    t->b = d->packed + group * d->group_floats + panel * d->panel_floats;
+    if (d->epi->bias != NULL) {
+        t->epi.bias = d->epi->bias + group * d->g->out_c + panel * k->nr;
+    }
+}
+
+static void fill_segments(direct *d)
+{
+    const gc_conv_dim *dim = d->g->dim;
+    bool joined = d->n_segments == dim[0].taps * dim[1].taps;
+    int64_t n = 0;
+    for (int64_t z = 0; z < dim[0].taps; z++) {
+        for (int64_t y = 0; y < dim[1].taps; y++) {
+            for (int64_t x = 0; x < (joined ? 1 : dim[2].taps); x++) {
+                d->segments[n++] = z * dim[0].dilation * d->plane + y * dim[1].dilation * d->line +
+                                x * dim[2].dilation * (d->row_step / dim[2].stride);
+            }
+        }
+    }
+}
+
+static void item_task(void *task, uint32_t index)
+{
+    const direct *d = task;
+    int64_t spans = d->items_panel, group_items = spans * (d->panels_inner ? 1 : d->panels);
+    int64_t group = index / group_items, rest = index % group_items;
+    int64_t span = rest % spans, first = rest / spans, last = d->panels_inner ? d->panels : first + 1;
+    gc_tile t;
+    memset(&t, 0, sizeof t);
+    t.a_step = d->row_step;
+    t.segments = d->segments;
+    t.n_segments = d->n_segments;
+    t.length = d->length;
+    t.c_step = d->g->out_pixel * (d->flat ? 1 : d->g->dim[2].out_step);
+    t.epi = *d->epi;
+    t.epi.residual_step = t.c_step;
+    /* A span is a run of lines, or of tiles when there is one line. */
+    int64_t total = d->flat ? d->tiles_line : d->lines;
+    int64_t begin = span * d->lines_item, end = min64(total, begin + d->lines_item);
+    int64_t unit = d->panels_inner && d->flat ? 1 : end - begin;
+    for (int64_t at = begin; at < end; at += unit) {
+        for (int64_t panel = first; panel < last; panel++) {
+            aim_panel(d, &t, group, panel);
+            if (d->flat) {
+                run_line(d, &t, group, 0, panel, at, unit);
+                continue;
+            }
+            for (int64_t line = at; line < at + unit; line++) {
+                run_line(d, &t, group, line, panel, 0, d->tiles_line);
+            }
+        }
+    }
+}
+
+/* How the work is cut; by sizes only, never by the number of workers. */
+static void cut(direct *d)
+{
+    const gc_gather *g = d->g;
+    const gc_conv_dim *dim = g->dim;
+    int64_t taps = dim[0].taps * dim[1].taps * dim[2].taps;
+    bool joined = dim[2].dilation == 1 && d->row_step / dim[2].stride == g->in_c;
+    d->depth = taps * g->in_c;
+    d->n_segments = joined ? dim[0].taps * dim[1].taps : taps;
+    d->length = d->depth / d->n_segments;
+    d->panels = (g->out_c + g->kern->nr - 1) / g->kern->nr;
+    d->panel_floats = d->depth * g->kern->nr;
+    d->tiles_line = (d->width + g->kern->mr - 1) / g->kern->mr;
+    d->panels_inner = d->depth * g->out_c * (int64_t)sizeof(float) <= OUTER_BYTES;
+    int64_t total = d->flat ? d->tiles_line : d->lines;
+    int64_t flops = 2 * d->depth * (d->panels_inner ? g->out_c : min64(g->kern->nr, g->out_c)) *
+                    (d->flat ? g->kern->mr : d->width);
+    d->lines_item = max64(1, min64(total, ITEM_FLOPS / max64(1, flops)));
+    if (!d->flat && d->panels_inner) {
+        d->lines_item = 1; /* the panels of a line one after the other */
+    }
+    d->items_panel = (total + d->lines_item - 1) / d->lines_item;
+}
+
+static gc_status run_items(const gc_ctx *ctx, direct *d)
+{
+    cut(d);
+    fill_segments(d);
+    int64_t items = d->g->groups * d->items_panel * (d->panels_inner ? 1 : d->panels);
+    return gc_parallel(ctx, item_task, d, (uint32_t)items);
+}
+
+static gc_status run_padded(const gc_ctx *ctx, direct *d, const float *in, float *scratch)
+{
+    const gc_gather *g = d->g;
+    d->source = in;
+    d->padded = scratch + table_floats(g);
+    d->from = d->padded;
+    int64_t channels = g->in_c * g->groups;
+    d->line = reach(&g->dim[2]) * channels;
+    d->plane = reach(&g->dim[1]) * d->line;
+    d->row_step = g->dim[2].stride * channels;
+    for (d->image = 0; d->image < g->images; d->image++) {
+        GC_TRY(gc_parallel(ctx, pad_task, d, (uint32_t)(reach(&g->dim[0]) * reach(&g->dim[1]))));
+        GC_TRY(run_items(ctx, d));
+    }
+    return GRADCAM_OK;
+}
+
+/* One tap at stride 1 everywhere: the places of all images are one line. */
+static bool is_flat(const gc_gather *g)
+{
+    for (int i = 0; i < 3; i++) {
+        const gc_conv_dim *d = &g->dim[i];
+        if (d->taps != 1 || d->stride != 1 || d->pad != 0 || d->places != d->in || d->places != d->out ||
+            d->out_step != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+gc_status gc_direct_run(const gc_ctx *ctx, const gc_gather *g, const float *in, const float *packed,
+                        const gc_epilogue *epi, float *out, float *scratch)
+{
+    direct d;
+    memset(&d, 0, sizeof d);
+    d.g = g;
+    d.packed = packed;
+    d.epi = epi;
+    d.out = out;
+    d.segments = (int64_t *)(void *)scratch;
+    d.group_floats = gc_conv_packed(g, GC_CONV_DIRECT) / g->groups;
+    d.width = g->dim[2].places;
+    d.lines = g->dim[0].places * g->dim[1].places;
+    if (needs_padding(g)) {
+        return run_padded(ctx, &d, in, scratch);
+    }
+    d.row_step = g->dim[2].stride * g->in_pixel;
+    d.line = g->dim[2].in * g->in_pixel;
+    d.plane = g->dim[1].in * d.line;
+    d.flat = is_flat(g);
+    if (d.flat) {
+        d.from = in;
+        d.width = g->images * d.lines * d.width;
+        return run_items(ctx, &d);
+    }
+    for (d.image = 0; d.image < g->images; d.image++) {
+        d.from = in + d.image * g->dim[0].in * d.plane;
+        for (int i = 0; i < 3; i++) { /* a negative pad skips pixels */
+            d.from -= g->dim[i].pad * (i == 0 ? d.plane : i == 1 ? d.line : g->in_pixel);
+        }
+        GC_TRY(run_items(ctx, &d));
+    }
+    return GRADCAM_OK;
+}

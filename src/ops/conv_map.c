@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+/* The two linear maps of ops/conv.h as passes of the convolution kernels, and
+   for few channels as a product with a column matrix. */
+#include <math.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "kern/gemm.h"
+#include "ops/conv.h"
+
+/* Column buffer, in floats: about 256 KB, but enough rows to pay for packing
+   the weights, and bounded for huge kernels. */
+enum { COL_FLOATS = 65536, COL_MIN_ROWS = 384, COL_MAX_FLOATS = 4 << 20, CHANNEL_CHUNK = 32, MAX_PASSES = 64 };
+
+static int64_t min64(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+static int64_t max64(int64_t x, int64_t y)
+{
+    return x > y ? x : y;
+}
+
+static int64_t gcd64(int64_t x, int64_t y)
+{
+    return y == 0 ? x : gcd64(y, x % y);
+}
+
+/* ---- passes ---- */
+
+static int64_t pass_count(const gc_conv *v, bool scatter)
+{
+    return scatter ? v->w.stride[0] * v->w.stride[1] * v->w.stride[2] : 1;
+}
+
+/* One dimension of the gather from the big image. */
+static void gather_dim(const gc_window *w, int i, gc_conv_dim *d)
+{
+    memset(d, 0, sizeof *d);
+    d->in = w->in[i];
+    d->places = w->out[i];
+    d->stride = w->stride[i];
+    d->dilation = w->dilation[i];
+    d->taps = w->kernel[i];
+    d->pad = w->pad_begin[i];
+    d->tap_step = 1;
+    d->out = w->out[i];
+    d->out_step = 1;
+}
+
+/* Pixels x = r + s q of the big image get small[o] w[k] for all taps k with
+   s o = x + pad - k dilation.  With g = gcd(s, dilation) these are
+   k0, k0 + s/g, ..., and o falls by dilation/g from tap to tap: a gather of
+   stride 1 through the taps in reverse order. */
+static void scatter_dim(const gc_window *w, int i, int64_t r, gc_conv_dim *d)
+{
+    int64_t s = w->stride[i], g = gcd64(s, w->dilation[i]), k0 = 0, at = r + w->pad_begin[i];
+    while (k0 < w->kernel[i] && k0 < s && (at - k0 * w->dilation[i]) % s != 0) {
+        k0++;
+    }
+    memset(d, 0, sizeof *d);
+    d->in = w->out[i];
+    d->out = w->in[i];
+    d->out_first = r;
+    d->out_step = s;
+    d->places = r < w->in[i] ? (w->in[i] - 1 - r) / s + 1 : 0;
+    d->stride = 1;
+    d->dilation = w->dilation[i] / g;
+    d->tap_step = -s / g;
+    if (k0 < w->kernel[i] && (at - k0 * w->dilation[i]) % s == 0) {
+        d->taps = (w->kernel[i] - 1 - k0) / (s / g) + 1;
+        d->tap_first = k0 - (d->taps - 1) * d->tap_step;
+        d->pad = (d->taps - 1) * d->dilation - (at - k0 * w->dilation[i]) / s;
+    }
+}
+
+/* Pass `index`; false when it has no places or no taps. */
+static bool pass_at(const gc_conv *v, bool scatter, int64_t index, gc_gather *g)
+{
+    const gc_window *w = &v->w;
+    int64_t phase[3] = {index / (w->stride[2] * w->stride[1]), index / w->stride[2] % w->stride[1],
+                        index % w->stride[2]};
+    memset(g, 0, sizeof *g);
+    g->kern = v->kern;
+    g->images = w->images;
+    g->groups = v->groups;
+    g->in_c = scatter ? v->small_g : v->big_g;
+    g->out_c = scatter ? v->big_g : v->small_g;
+    g->in_pixel = scatter ? v->small_c : v->big_c;
+    g->out_pixel = scatter ? v->big_c : v->small_c;
+    bool any = true;
+    for (int i = 0; i < 3; i++) {
+        if (scatter) {
+            scatter_dim(w, i, phase[i], &g->dim[i]);
+        } else {
+            gather_dim(w, i, &g->dim[i]);
+        }
+        any = any && g->dim[i].places > 0 && g->dim[i].taps > 0;
+    }
+    return any;
+}
+
+static void weights_of(const gc_conv *v, bool scatter, const float *data, gc_conv_weights *w)
+{
+    w->data = data;
+    w->group = v->small_g * v->big_g * v->w.taps;
+    w->column_step = scatter ? v->w.taps : v->big_g * v->w.taps;
+    w->channel_step = scatter ? v->big_g * v->w.taps : v->w.taps;
+    memcpy(w->kernel, v->w.kernel, sizeof w->kernel);
+}
+
+/* ---- columns: few channels come out, or very many passes ---- */
+
+static bool by_columns(const gc_conv *v, bool scatter)
+{
+    bool depthwise = v->big_g == 1 && v->small_g == 1 && v->groups >= v->kern->vl;
+    if (!scatter || (depthwise && pass_count(v, true) <= MAX_PASSES)) {
+        return false;
+    }
+    bool one_tap = v->w.taps == 1;
+    return (v->big_g < v->kern->vl && !one_tap) || pass_count(v, true) > MAX_PASSES;
+}
+
+typedef struct columns {
+    const gc_conv *v;
+    float *big; /* at the first channel of the group */
+    float *col; /* [count][taps][big_g] */
+    int64_t row, count;
+    int64_t chunk; /* channels of a task */
+} columns;
+
+static int64_t col_depth(const gc_conv *v)
+{
+    return v->w.taps * v->big_g;
+}
+
+static int64_t col_rows(const gc_conv *v)
+{
+    return v->w.images * v->w.pixels_out;
+}
+
+static int64_t col_block(const gc_conv *v)
+{
+    int64_t block = max64(COL_FLOATS / col_depth(v), COL_MIN_ROWS);
+    block = min64(block, max64(COL_MAX_FLOATS / col_depth(v), 8));
+    return max64(1, min64(block, col_rows(v)));
+}
+
+/* The taps lo .. hi of one kernel line (z, y) that lie inside the big image;
+   `pixel` is where tap 0 would lie, taps are dilation[2] pixels apart. */
+typedef struct tap_line {
+    int64_t pixel, lo, hi;
+} tap_line;
+
+static tap_line line_at(const gc_window *w, int64_t image, const int64_t *place, int64_t line)
+{
+    tap_line t = {0, 0, 0};
+    int64_t z = place[0] * w->stride[0] - w->pad_begin[0] + line / w->kernel[1] * w->dilation[0];
+    int64_t y = place[1] * w->stride[1] - w->pad_begin[1] + line % w->kernel[1] * w->dilation[1];
+    int64_t x = place[2] * w->stride[2] - w->pad_begin[2], d = w->dilation[2];
+    if (z < 0 || z >= w->in[0] || y < 0 || y >= w->in[1] || x >= w->in[2]) {
+        return t;
+    }
+    t.pixel = ((image * w->in[0] + z) * w->in[1] + y) * w->in[2] + x;
+    t.lo = x < 0 ? min64((d - 1 - x) / d, w->kernel[2]) : 0;
+    t.hi = max64(t.lo, min64(w->kernel[2], (w->in[2] - 1 - x + d) / d));
+    return t;
+}
+
+/* Adds the columns back; each task has its own channels, so the order of the
+   sums is fixed. */
+static void col2im_task(void *task, uint32_t index)
+{
+    const columns *j = task;
+    const gc_conv *v = j->v;
+    int64_t c0 = (int64_t)index * CHANNEL_CHUNK, width = min64(CHANNEL_CHUNK, v->big_g - c0);
+    int64_t lines = v->w.kernel[0] * v->w.kernel[1], depth = col_depth(v);
+    for (int64_t r = 0; r < j->count; r++) {
+        int64_t place[3], image = gc_window_split(v->w.out, j->row + r, place);
+        for (int64_t line = 0; line < lines; line++) {
+            tap_line t = line_at(&v->w, image, place, line);
+            const float *col = j->col + r * depth + line * v->w.kernel[2] * v->big_g + c0;
+            float *to = j->big + t.pixel * v->big_c + c0;
+            int64_t step = v->w.dilation[2] * v->big_c;
+            if (step == width && width == v->big_g) { /* neighbouring taps are neighbouring floats */
+                for (int64_t k = t.lo * width; k < t.hi * width; k++) {
+                    to[k] += col[k];
+                }
+                continue;
+            }
+            for (int64_t tap = t.lo; tap < t.hi; tap++) {
+                for (int64_t k = 0; k < width; k++) {
+                    to[tap * step + k] += col[tap * v->big_g + k];
+                }
+            }
+        }
+    }
+}
+
+/* ONNX [small_c][big_g][taps] to [small_c][taps][big_g], the order of the columns. */
+static void permute_weights(const gc_conv *v, const float *from, float *to)
+{
+    int64_t width = v->big_g, taps = v->w.taps;
+    for (int64_t r = 0; r < v->small_c; r++, from += width * taps, to += width * taps) {
+        for (int64_t tap = 0; tap < taps; tap++) {
+            for (int64_t k = 0; k < width; k++) {
+                to[tap * width + k] = from[k * taps + tap];
+            }
+        }
+    }
+}
+
+static void fill_big(const gc_conv *v, const float *bias, float *to)
+{
+    int64_t pixels = v->w.images * v->w.pixels_in;
+    if (bias == NULL) {
+        memset(to, 0, (size_t)(pixels * v->big_c) * sizeof(float));
+    }
+    for (int64_t p = 0; bias != NULL && p < pixels; p++) {
+        memcpy(to + p * v->big_c, bias, (size_t)v->big_c * sizeof(float));
+    }
+}
+
+static gc_status apply_columns(gc_op_call *c, const gc_conv *v, const float *small, const float *weights, float *big,
+                               float *scratch)
+{
+    int64_t depth = col_depth(v), block = col_block(v);
+    columns j = {v, big, scratch, 0, 0, 0};
+    for (j.row = 0; j.row < col_rows(v); j.row += block) {
+        j.count = min64(block, col_rows(v) - j.row);
+        for (int64_t g = 0; g < v->groups; g++) {
+            j.big = big + g * v->big_g;
+            GC_TRY(gc_gemm(c->ctx, j.count, depth, v->small_g, small + j.row * v->small_c + g * v->small_g,
+                           v->small_c, 1, weights + g * v->small_g * depth, depth, 1, 0.0f, j.col, depth,
+                           scratch + block * depth));
+            GC_TRY(gc_parallel(c->ctx, col2im_task, &j, (uint32_t)((v->big_g + CHANNEL_CHUNK - 1) / CHANNEL_CHUNK)));
+        }
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status column_sizes(const gc_conv *v, gc_conv_need *need)
+{
+    int64_t gemm = (int64_t)gc_gemm_work(col_block(v), col_depth(v), v->small_g);
+    bool fits = gc_mul_ok(v->small_c, col_depth(v), &need->packed) &&
+                gc_mul_ok(col_block(v), col_depth(v), &need->scratch) &&
+                gc_add_ok(need->scratch, gemm, &need->scratch);
+    return fits ? GRADCAM_OK : GRADCAM_E_LIMIT;
+}
+
+/* ---- both ways ---- */
+
+/* The bias comes first, in whole panels. */
+static int64_t bias_floats(const gc_conv *v, bool scatter)
+{
+    return ((scatter ? v->big_c : v->small_c) + v->kern->nr + 15) / 16 * 16;
+}
+
+static gc_status pass_sizes(const gc_conv *v, bool scatter, gc_conv_need *need)
+{
+    gc_gather g;
+    for (int64_t i = 0; i < pass_count(v, scatter); i++) {
+        need->variant *= 5;
+        if (!pass_at(v, scatter, i, &g)) {
+            continue;
+        }
+        gc_conv_method method = gc_conv_choose(&g, v->exact);
+        int64_t floats = gc_conv_packed(&g, method), work = gc_conv_scratch(&g, method, v->workers);
+        if (floats < 0 || work < 0 || !gc_add_ok(need->packed, floats + 15, &need->packed)) {
+            return GRADCAM_E_LIMIT;
+        }
+        need->packed = need->packed / 16 * 16;
+        need->scratch = max64(need->scratch, work);
+        need->variant += (uint64_t)method + 1;
+    }
+    return GRADCAM_OK;
+}
+
+gc_status gc_conv_sizes(gc_op_call *c, const gc_conv *v, bool scatter, gc_conv_need *need)
+{
+    memset(need, 0, sizeof *need);
+    gc_status status = by_columns(v, scatter) ? column_sizes(v, need) : pass_sizes(v, scatter, need);
+    if (status != GRADCAM_OK || !gc_add_ok(need->packed, bias_floats(v, scatter) + 16, &need->packed)) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+    }
+    return GRADCAM_OK;
+}
+
+gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bool with_bias, float *block)
+{
+    const float *data = c->in[1]->data;
+    int64_t channels = scatter ? v->big_c : v->small_c;
+    memset(block, 0, (size_t)bias_floats(v, scatter) * sizeof(float));
+    if (with_bias && c->n_in > 2 && c->in[2] != NULL) {
+        memcpy(block, c->in[2]->data, (size_t)channels * sizeof(float));
+    }
+    block += bias_floats(v, scatter);
+    if (by_columns(v, scatter)) {
+        permute_weights(v, data, block);
+        return GRADCAM_OK;
+    }
+    gc_conv_weights w;
+    gc_gather g;
+    weights_of(v, scatter, data, &w);
+    for (int64_t i = 0; i < pass_count(v, scatter); i++) {
+        if (pass_at(v, scatter, i, &g)) {
+            gc_conv_method method = gc_conv_choose(&g, v->exact);
+            GC_TRY(gc_conv_pack(c->ctx, &g, method, &w, block));
+            block += (gc_conv_packed(&g, method) + 15) / 16 * 16;
+        }
+    }
+    return GRADCAM_OK;
+}
+
+/* Bias in place of the sums of a pass without taps. */
+static bool some_pass_is_empty(const gc_conv *v, bool scatter)
+{
+    gc_gather g;
+    for (int64_t i = 0; i < pass_count(v, scatter); i++) {
+        if (!pass_at(v, scatter, i, &g)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forward, const float *from,
+                        const float *block, float *to, float *scratch)
+{
+    bool has_bias = forward && c->n_in > 2 && c->in[2] != NULL;
+    const float *weights = block + bias_floats(v, scatter);
+    gc_epilogue epi;
+    memset(&epi, 0, sizeof epi);
+    epi.bias = has_bias ? block : NULL;
+    if (forward && c->fusion.clip) {
+        epi.flags = GC_EPI_CLIP;
+        epi.lo = c->fusion.lo;
+        epi.hi = c->fusion.hi;
+    }
+    epi.residual = forward && c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
+    if (by_columns(v, scatter)) {
+        fill_big(v, epi.bias, to);
+        return apply_columns(c, v, from, weights, to, scratch);
+    }
+    if (some_pass_is_empty(v, scatter)) {
+        fill_big(v, epi.bias, to);
+    }
+    gc_gather g;
+    for (int64_t i = 0; i < pass_count(v, scatter); i++) {
+        if (pass_at(v, scatter, i, &g)) {
+            gc_conv_method method = gc_conv_choose(&g, v->exact);
+            GC_TRY(gc_conv_run(c->ctx, &g, method, from, weights, &epi, to, scratch, v->workers));
+            weights += (gc_conv_packed(&g, method) + 15) / 16 * 16;
+        }
+    }
+    return GRADCAM_OK;
+}
