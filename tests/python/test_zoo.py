@@ -8,7 +8,7 @@ import pytest
 from goldens import ROOT, ZOO, check_export, close, read  # noqa: F401  (others take them from here)
 
 FAMILIES = ("alexnet vgg vgg_bn resnet_basic resnet_bottleneck cam_gap mobilenet_v2 mnasnet shufflenet_v2 "
-            "efficientnet unet_ac unet_ct convnext bertlike textenc caption_cell caption_packed vqa_lstm odd_shapes vit yolo8head").split()
+            "efficientnet unet_ac unet_ct convnext bertlike textenc caption_cell caption_packed vqa_lstm odd_shapes vit yolo8head maxvit").split()
 
 
 @pytest.fixture(scope="session")
