@@ -27,7 +27,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all check clean conformance demo install uninstall
+.PHONY: all check clean conformance demo install tests uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -55,12 +55,26 @@ CLI_IO := $(filter-out $(B)/src/cli/main.o $(B)/src/cli/cmd_%.o $(B)/src/cli/net
 
 $(B)/tests/%: tests/unit/%.c $(B)/libgradcam.a $(CLI_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(GC_CFLAGS) -o $@ $< $(CLI_IO) $(B)/libgradcam.a $(LDFLAGS) $(CLI_LIBS) $(LIBS)
+	$(CC) $(GC_CFLAGS) -o $@ $< $(TEST_SRC) $(CLI_IO) $(B)/libgradcam.a $(LDFLAGS) $(CLI_LIBS) $(LIBS)
 
+# The demo's drawing is under test, too.
+$(B)/tests/test_demo: TEST_SRC = docs/demo/scene.c -Idocs/demo
 # This test counts what bypasses the host's services.
 $(B)/tests/test_guest: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pthread_create
 
-check: all $(TESTS)
+# What a stranger writes from the header; in C++ only where there is a compiler.
+CXX ?= c++
+EXAMPLES := $(B)/examples/peak $(if $(shell command -v $(CXX)),$(B)/examples/hooks)
+$(B)/examples/peak: docs/examples/peak.c $(B)/libgradcam.a
+	@mkdir -p $(@D)
+	$(CC) $(WARN) $(CFLAGS) -Iinclude -o $@ $< $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
+$(B)/examples/hooks: docs/examples/hooks.cpp $(B)/libgradcam.a
+	@mkdir -p $(@D)
+	$(CXX) -std=c++11 $(filter-out -std=%,$(WARN)) $(CXXFLAGS) -Iinclude -o $@ $< $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
+
+tests: $(TESTS) $(EXAMPLES)
+
+check: all tests
 	@sh tests/check.sh $(B) $(TESTS)
 
 # The ONNX node tests and the zoo against tests/python/conformance.tsv.

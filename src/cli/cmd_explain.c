@@ -48,7 +48,7 @@ static int run_method(struct job *job, struct result *r, const gc_explain_option
     gc_status st = r->method->fn(job->cn.run, &options, &r->map, &r->why);
     if (st == GRADCAM_OK || (may_lack && st == GRADCAM_E_UNSUPPORTED))
         return CLI_OK;
-    return cli_net_refuse(r->method->name, st, &r->why);
+    return cli_net_refuse(may_lack ? r->method->name : NULL, st, &r->why);
 }
 
 static int run_methods(struct job *job)

@@ -138,7 +138,7 @@ static int make_dir(const char *dir)
     int why = errno;
     if (why == EEXIST && stat(dir, &st) == 0 && S_ISDIR(st.st_mode))
         return CLI_OK;
-    return cli_fail("%s: %s", dir, strerror(why));
+    return cli_fail("--out %s: %s", dir, strerror(why));
 }
 
 static int sink_open(struct sink *s, const char *dir)

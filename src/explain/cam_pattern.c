@@ -57,12 +57,13 @@ gc_status gc_cam_pattern(gc_run *run, const char *layer, const char *output, gc_
         if (!fits) {
             return gc_fail(err, GRADCAM_E_UNSUPPORTED,
                            "CAM needs global average pooling and a linear layer after \"%s\"; node \"%s\" (%s) "
-                           "breaks the pattern; use gc_gradcam",
+                           "breaks the pattern; use Grad-CAM (gc_gradcam)",
                            layer, gc_net_node_name(net, node), op);
         }
         if (strcmp(out, output) == 0) {
             return GRADCAM_OK;
         }
     }
-    return gc_fail(err, GRADCAM_E_UNSUPPORTED, "CAM: \"%s\" does not lead to \"%s\" in a single chain", layer, output);
+    return gc_fail(err, GRADCAM_E_UNSUPPORTED, "CAM: \"%s\" does not lead to \"%s\" in a single chain; use "
+                   "Grad-CAM (gc_gradcam)", layer, output);
 }

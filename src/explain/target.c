@@ -109,8 +109,8 @@ static gc_status seed_classes(gc_aim *aim, const scores *s, float *seed, float o
 {
     bool argmax = aim->target.kind == GRADCAM_TARGET_ARGMAX;
     if (!argmax && (aim->target.index < 0 || aim->target.index >= s->classes)) {
-        return gc_fail(err, GRADCAM_E_INVALID, "class %lld is outside the %lld of \"%s\"",
-                       (long long)aim->target.index, (long long)s->classes, aim->output);
+        return gc_fail(err, GRADCAM_E_INVALID, "there is no class %lld: \"%s\" has the classes 0 to %lld",
+                       (long long)aim->target.index, aim->output, (long long)s->classes - 1);
     }
     for (int64_t n = 0; n < s->samples; n++) {
         int64_t c = argmax ? best_class(s, n) : aim->target.index;
@@ -129,8 +129,8 @@ static gc_status seed_element(gc_aim *aim, const scores *s, float *seed, float o
 {
     int64_t n = s->samples * s->classes * s->positions;
     if (aim->target.index < 0 || aim->target.index >= n) {
-        return gc_fail(err, GRADCAM_E_INVALID, "element %lld is outside the %lld of \"%s\"",
-                       (long long)aim->target.index, (long long)n, aim->output);
+        return gc_fail(err, GRADCAM_E_INVALID, "there is no element %lld: \"%s\" has the elements 0 to %lld",
+                       (long long)aim->target.index, aim->output, (long long)n - 1);
     }
     seed[aim->target.index] = one;
     aim->index = aim->target.index;

@@ -34,8 +34,8 @@ static gc_status resolve_operators(gc_net *net, gc_error *err)
         }
     }
     if (unknown > 0) {
-        return gc_fail(err, GRADCAM_E_UNSUPPORTED, "%d unsupported operator%s: %s", (int)unknown,
-                       unknown == 1 ? "" : "s", list);
+        return gc_fail(err, GRADCAM_E_UNSUPPORTED, "%d unsupported operator%s (gc_ctx_register_op adds one): %s",
+                       (int)unknown, unknown == 1 ? "" : "s", list);
     }
     return GRADCAM_OK;
 }

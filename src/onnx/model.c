@@ -301,8 +301,8 @@ static gc_status read_model(gc_import *im, gc_wire model)
         }
     }
     if (more < 0 || !graphs) {
-        return gc_import_fail(im, w.p, GRADCAM_E_FORMAT, "%s; check that the file is a complete ONNX model",
-                              more < 0 ? "malformed protobuf" : "the model has no graph");
+        return gc_import_fail(im, w.p, GRADCAM_E_FORMAT, "not an ONNX model, or a part of one: %s",
+                              more < 0 ? "malformed protobuf" : "it has no graph");
     }
     GC_TRY(gc_import_opset(im, model, 8, &im->opset));
     GC_TRY(check_versions(im));

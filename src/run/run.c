@@ -88,9 +88,13 @@ static gc_status find_input(const gc_run *run, const char *name, int32_t *out, g
             return GRADCAM_OK;
         }
     }
-    return gc_fail(err, GRADCAM_E_NOT_FOUND, "no input \"%s\"; the network has %d, the first is \"%s\"",
-                   name == NULL ? "" : name, (int)net->n_inputs,
-                   net->n_inputs > 0 ? net->values[net->inputs[0]].name : "");
+    const char *first = net->n_inputs > 0 ? net->values[net->inputs[0]].name : "";
+    if (name == NULL) {
+        return gc_fail(err, GRADCAM_E_NOT_FOUND, "the network has %d inputs; name one, the first is \"%s\"",
+                       (int)net->n_inputs, first);
+    }
+    return gc_fail(err, GRADCAM_E_NOT_FOUND, "the network has no input \"%s\"; it has %d, the first is \"%s\"", name,
+                   (int)net->n_inputs, first);
 }
 
 gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error *err)
@@ -102,7 +106,9 @@ gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error
     GC_TRY(find_input(run, name, &k, err));
     const gc_value *v = &run->net->values[run->net->inputs[k]];
     if (!shape_fits(v, t)) {
-        return gc_fail(err, GRADCAM_E_SHAPE, "input \"%s\": the tensor's shape is not the declared one", v->name);
+        char wants[GC_SHAPE_TEXT], got[GC_SHAPE_TEXT];
+        return gc_fail(err, GRADCAM_E_SHAPE, "input \"%s\" takes the shape %s, but the tensor has %s", v->name,
+                       gc_shape_text(v->ndim, v->shape, wants), gc_shape_text(t->ndim, t->shape, got));
     }
     if (run->inputs[k] == NULL || !gc_same_shape(run->inputs[k], t) || run->inputs[k]->dtype != t->dtype) {
         forget_plan(run);
@@ -122,7 +128,8 @@ static gc_status find_value(const gc_run *run, const char *name, int32_t *out, g
     int32_t id = gc_net_find_value(run->net, name);
     id = id >= 0 ? id : gc_net_find_node_value(run->net, name);
     if (id < 0) {
-        return gc_fail(err, GRADCAM_E_NOT_FOUND, "the network has no value or node \"%s\"", name);
+        return gc_fail(err, GRADCAM_E_NOT_FOUND, "the network has no value or node \"%s\"; gc_net_node_output and "
+                       "gradcam info list them", name);
     }
     *out = id;
     return GRADCAM_OK;
@@ -198,11 +205,18 @@ gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, 
     int32_t slot = -1;
     GC_TRY(kept_slot(run, name, &slot, err));
     gc_slot *s = &run->plan->slots[slot];
-    if (seed == NULL || !gc_same_shape(seed, &s->value)) {
-        return gc_fail(err, GRADCAM_E_SHAPE, "the seed must have the shape of \"%s\"", name == NULL ? "output" : name);
+    const char *called = name == NULL ? "the output" : name;
+    if (seed == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_backward: the seed is NULL");
+    }
+    if (!gc_same_shape(seed, &s->value)) {
+        char wants[GC_SHAPE_TEXT], got[GC_SHAPE_TEXT];
+        return gc_fail(err, GRADCAM_E_SHAPE, "the seed must have the shape of \"%s\", %s, but has %s", called,
+                       gc_shape_text(s->value.ndim, s->value.shape, wants),
+                       gc_shape_text(seed->ndim, seed->shape, got));
     }
     if (s->value.dtype != GRADCAM_F32) {
-        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "\"%s\" holds no floating numbers", name == NULL ? "output" : name);
+        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "\"%s\" holds no floating numbers", called);
     }
     if (s->active) {
         gc_tensor_convert(seed, &s->grad);
@@ -224,10 +238,12 @@ gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_err
     GC_TRY(kept_slot(run, name, &slot, err));
     gc_slot *s = &run->plan->slots[slot];
     if (!s->want_grad && !s->constant) {
-        return gc_fail(err, GRADCAM_E_STATE, "the gradient of \"%s\" was not asked for; call gc_run_watch", name);
+        return gc_fail(err, GRADCAM_E_STATE, "the gradient of \"%s\" was not asked for; call gc_run_watch with "
+                       "GRADCAM_WATCH_GRAD before gc_run_forward", name == NULL ? "the output" : name);
     }
     if (!s->has_grad) {
-        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "no gradient reached \"%s\"", name);
+        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "no gradient reached \"%s\": it is zero, or gc_run_backward was not "
+                       "called", name == NULL ? "the output" : name);
     }
     *out = &s->grad;
     return GRADCAM_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tensor/tensor.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/abi.h"
@@ -85,6 +86,20 @@ bool gc_is_cl(const gc_tensor *t)
 bool gc_same_shape(const gc_tensor *a, const gc_tensor *b)
 {
     return a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;
+}
+
+const char *gc_shape_text(int32_t ndim, const int64_t *shape, char text[GC_SHAPE_TEXT])
+{
+    size_t used = 1;
+    memcpy(text, "[", 2);
+    for (int32_t i = 0; i < ndim && used + 32 < GC_SHAPE_TEXT; i++) {
+        const char *comma = i > 0 ? ", " : "";
+        int n = shape[i] < 0 ? snprintf(text + used, GC_SHAPE_TEXT - used, "%s?", comma)
+                             : snprintf(text + used, GC_SHAPE_TEXT - used, "%s%lld", comma, (long long)shape[i]);
+        used += n < 0 ? 0 : (size_t)n;
+    }
+    snprintf(text + used, GC_SHAPE_TEXT - used, "]");
+    return text;
 }
 
 static gc_status check_desc(const gc_tensor_desc *d, gc_error *err)

@@ -32,6 +32,9 @@ void gc_cl_strides(int32_t ndim, const int64_t *shape, int64_t *strides);
 bool gc_is_row(const gc_tensor *t);
 bool gc_is_cl(const gc_tensor *t);
 bool gc_same_shape(const gc_tensor *a, const gc_tensor *b);
+/* "[1, 3, ?, 224]" for messages, ? for -1, cut off where it does not fit; returns text. */
+enum { GC_SHAPE_TEXT = 96 };
+const char *gc_shape_text(int32_t ndim, const int64_t *shape, char text[GC_SHAPE_TEXT]);
 
 /* Copies element by element between any strides and types; equal shapes. */
 void gc_tensor_convert(const gc_tensor *src, gc_tensor *dst);
