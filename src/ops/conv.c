@@ -144,6 +144,12 @@ static gc_status declare_memory(gc_op_call *c, const gc_conv *v, bool scatter)
     GC_TRY(gc_conv_sizes(c, v, !scatter, &back));
     bool constant = c->in[1]->data != NULL && (c->n_in < 3 || c->in[2] == NULL || c->in[2]->data != NULL);
     int64_t most = max64(there.scratch, back.scratch), packed = max64(there.packed, back.packed);
+    if (c->in[1]->data == NULL) { /* a gradient to the weights reads the input */
+        int64_t weights = 0;
+        GC_TRY(gc_conv_weight_scratch(c, v, &weights));
+        most = max64(most, weights);
+        c->keep_in = 1;
+    }
     if ((!constant && !gc_add_ok(most, packed, &most)) || most > INT64_MAX / 8 || packed > INT64_MAX / 8 ||
         (uint64_t)most > SIZE_MAX / sizeof(float) || (uint64_t)packed > SIZE_MAX / sizeof(float)) {
         return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
@@ -168,16 +174,6 @@ static gc_status set_output(gc_op_call *c, const gc_conv *v, bool transposed)
     GC_TRY(declare_memory(c, v, transposed));
     c->fuses = !transposed;
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, shape);
-}
-
-static gc_status refuse_weight_gradient(gc_op_call *c)
-{
-    for (int32_t i = 1; i < c->n_in; i++) {
-        if (c->grad_in[i]) {
-            return gc_op_fail(c, GRADCAM_E_NO_GRADIENT, "no gradient to the weights or the bias");
-        }
-    }
-    return GRADCAM_OK;
 }
 
 static gc_status setup(gc_op_call *c, gc_conv *v)
@@ -229,8 +225,19 @@ static gc_status forward(gc_op_call *c)
 
 static gc_status backward(gc_op_call *c)
 {
-    GC_TRY(refuse_weight_gradient(c));
-    return c->grad_in[0] ? apply(c, true, c->grad_out[0]->data, c->grad_in[0]->data) : GRADCAM_OK;
+    gc_conv v;
+    if (c->grad_in[0]) {
+        GC_TRY(apply(c, true, c->grad_out[0]->data, c->grad_in[0]->data));
+    }
+    if (c->grad_in[1]) {
+        const float *x = c->in[0]->data, *dy = c->grad_out[0]->data;
+        GC_TRY(setup(c, &v));
+        GC_TRY(is_transposed(c) ? gc_conv_weight_gradient(c, &v, dy, x) : gc_conv_weight_gradient(c, &v, x, dy));
+    }
+    if (c->n_in > 2 && c->grad_in[2]) {
+        gc_conv_bias_gradient(c);
+    }
+    return GRADCAM_OK;
 }
 
 const gc_op gc_ops_conv[] = {

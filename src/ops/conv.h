@@ -33,4 +33,14 @@ gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bo
 gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forward, const float *from,
                         const float *block, float *to, float *scratch);
 
+/* ---- conv_weights.c: for weights and a bias that are no constants ---- */
+
+/* Floats of scratch that gc_conv_weight_gradient needs. */
+gc_status gc_conv_weight_scratch(gc_op_call *c, const gc_conv *v, int64_t *floats);
+/* Writes grad_in[1] from the big image and the gradient of the small one, or
+   from the gradient of the big image and the small one. */
+gc_status gc_conv_weight_gradient(gc_op_call *c, const gc_conv *v, const float *big, const float *small);
+/* Writes grad_in[2]. */
+void gc_conv_bias_gradient(const gc_op_call *c);
+
 #endif

@@ -14,7 +14,7 @@
  * backward: for every i with grad_in[i] != NULL overwrites grad_in[i] wholly
  *           with sum_k (d out_k / d in_i)^T grad_out[k]; a NULL grad_out[k]
  *           means zero (at least one is not NULL).  in[]/out[] are readable
- *           only where keep_in/keep_out of the row say so, constants always.
+ *           only where keep_in/keep_out say so, constants always.
  * aux:      written by forward, read by backward (indices, masks).
  * work:     scratch, valid during one call, forward or backward.
  *
@@ -71,6 +71,7 @@ struct gc_op_call {
     const void *packed, *back_packed;
     gc_fusion fusion;
     int32_t fuses; /* set by infer: forward honours `fusion` */
+    uint32_t keep_in; /* set by infer: inputs that backward reads besides those of the row */
     int32_t exact; /* no algorithm that rounds differently than a plain sum */
 };
 

@@ -103,7 +103,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
         if (slot == NULL || slot->constant) {
             continue;
         }
-        bool kept = s->backward && s->op != NULL && i < 32 && (s->op->keep_in >> i & 1u) != 0;
+        bool kept = s->backward && s->op != NULL && i < 32 && ((s->op->keep_in | s->call.keep_in) >> i & 1u) != 0;
         extend(&slot->memory, kept ? end : index);
         if (slot->active && s->backward) {
             extend(&slot->grad_memory, back);

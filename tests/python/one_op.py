@@ -15,6 +15,8 @@ os.environ.setdefault("GRADCAM_LIBRARY", str(ROOT / "build" / "libgradcam.so"))
 sys.path.insert(0, str(ROOT / "bindings" / "python"))
 import gradcam  # noqa: E402
 
+NO_GRADIENT = -10
+
 
 def build(op, inputs, data=(0,), opset=20, n_out=1, channels_last=False, **attributes):
     """A model of one node.  inputs[k] for k in data are graph inputs, the others
@@ -39,6 +41,16 @@ def build(op, inputs, data=(0,), opset=20, n_out=1, channels_last=False, **attri
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def gradient(r, name, shape):
+    """Zeros where the output does not depend on the input."""
+    try:
+        return r.gradient(name)
+    except gradcam.GradcamError as error:
+        if error.status != NO_GRADIENT:
+            raise
+        return np.zeros(shape, np.float32)
+
+
 def run(model, inputs, data=(0,), grad_outputs=None, threads=1):
     """Outputs, and the gradients of the float inputs in `data`."""
     net = gradcam.Net(model.SerializeToString(), gradcam.Context(threads=threads))
@@ -60,7 +72,7 @@ def run(model, inputs, data=(0,), grad_outputs=None, threads=1):
                 continue
             r.backward(name, dy)
             for x in wanted:
-                grads[x] = grads[x] + r.gradient(x)
+                grads[x] = grads[x] + gradient(r, x, inputs[int(x[1:])].shape)
         return outputs, [grads[name] for name in wanted]
 
 

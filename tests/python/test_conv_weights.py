@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Convolutions whose weights and bias are computed values: all gradients."""
+
+import numpy as np
+import pytest
+import torch.nn.functional as F
+from one_op import build, check, run
+
+RNG = np.random.default_rng(5)
+
+
+def image(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+CASES = [((2, 4, 9), (6, 2, 3), 2, 2, 1, 1), ((2, 6, 7, 8), (8, 6, 3, 2), 1, 1, 0, 2),
+         ((1, 5, 6, 6), (5, 1, 3, 3), 5, 1, 1, 1),
+         ((2, 34, 5, 5), (36, 17, 1, 1), 2, 1, 0, 1), ((1, 3, 4, 5, 6), (4, 3, 2, 3, 2), 1, 2, 1, 1)]
+
+
+@pytest.mark.parametrize("x,w,groups,stride,padding,dilation", CASES)
+def test_conv(x, w, groups, stride, padding, dilation):
+    rank = len(x) - 2
+    conv = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    check("Conv", [image(*x), image(*w), image(w[0])],
+          lambda a, b, c: conv(a, b, c, stride, padding, dilation, groups), data=(0, 1, 2), group=groups,
+          strides=[stride] * rank, pads=[padding] * 2 * rank, dilations=[dilation] * rank)
+
+
+@pytest.mark.parametrize("x,w,groups,stride,padding,dilation", CASES)
+def test_transposed(x, w, groups, stride, padding, dilation):
+    rank = len(x) - 2
+    conv = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+    x = (x[0], w[0], *x[2:])
+    check("ConvTranspose", [image(*x), image(*w), image(w[1] * groups)],
+          lambda a, b, c: conv(a, b, c, stride, padding, 0, groups, dilation), data=(0, 1, 2), group=groups,
+          strides=[stride] * rank, pads=[padding] * 2 * rank, dilations=[dilation] * rank)
+
+
+@pytest.mark.parametrize("data", [(1,), (2,), (0, 1), (1, 2)])
+def test_any_of_them_constant(data):
+    inputs = [image(2, 3, 5, 5), image(4, 3, 3, 3), image(4)]
+    dy = image(2, 4, 3, 3)
+    _, want = run(build("Conv", inputs, data=(0, 1, 2)), inputs, (0, 1, 2), [dy])
+    _, got = run(build("Conv", inputs, data=data), inputs, data, [dy])
+    for k, g in zip(data, got):
+        assert np.allclose(g, want[k], rtol=1e-5, atol=1e-5)
