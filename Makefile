@@ -27,7 +27,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all check clean conformance demo install tests uninstall
+.PHONY: all check check-long clean conformance demo install tests uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -76,6 +76,10 @@ tests: $(TESTS) $(EXAMPLES)
 
 check: all tests
 	@sh tests/check.sh $(B) $(TESTS)
+
+# Every network through every exporter of PyTorch, as a table.
+check-long: all
+	GRADCAM_LONG=1 GRADCAM_LIBRARY=$(CURDIR)/$(B)/libgradcam.so python3 -m pytest -q tests/python/test_exports.py
 
 # The ONNX node tests and the zoo against tests/python/conformance.tsv.
 conformance: all

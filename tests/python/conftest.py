@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Makes the torchvision wheel importable beside a CPU build of PyTorch.
+"""The torchvision wheel beside a CPU build of PyTorch; long tests; the table of test_exports.py.
 
 The wheel's own library is built for CUDA and does not load there, and then
 nobody declares the operators that its Python code refers to at import.
 Classification networks never call them, so declarations are enough.
 """
+
+import os
+
+import pytest
 
 try:
     import torch
@@ -36,3 +40,39 @@ def declare():
 
 if torch is not None and "+cpu" in torch.__version__:
     _kept = declare()  # the declarations live as long as this object
+
+
+# ---- long tests, and the table of test_exports.py ----
+
+TABLE = []
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: runs with GRADCAM_LONG=1 only")
+
+
+def pytest_collection_modifyitems(config, items):
+    if "GRADCAM_LONG" not in os.environ:
+        left_out = [item for item in items if "long" in item.keywords]
+        items[:] = [item for item in items if "long" not in item.keywords]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def export_table():
+    """Notes the errors of one export for the table at the end of the session."""
+    def note(name, exporter, errors):
+        worst = {}
+        for what, e in errors.items():
+            column = {"y": "output", "act": "output", "map": "map"}.get(what, "gradient")
+            worst[column] = max(e, worst.get(column, 0.0))
+        TABLE.append((name, exporter, worst))
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    if TABLE:
+        terminalreporter.section("exports: largest errors, relative to the largest element")
+        for name, exporter, worst in TABLE:
+            columns = "  ".join(f"{what} {worst.get(what, float('nan')):.0e}" for what in ("output", "gradient", "map"))
+            terminalreporter.write_line(f"{name:<28} {exporter:<14} {columns}")
