@@ -175,6 +175,7 @@ typedef struct gc_tensor_desc {
     void *data;
     void (*release)(void *user, void *data);
     void *user;
+    void *reserved1;
 } gc_tensor_desc;
 
 GRADCAM_API gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor **out, gc_error *err);

@@ -122,7 +122,7 @@ tensor_release_fn = C.CFUNCTYPE(None, ptr, ptr)
 class gc_tensor_desc(C.Structure):
     _fields_ = [("struct_size", u32), ("dtype", gc_dtype), ("ndim", i32), ("reserved0", u32),
                 ("shape", i64 * GRADCAM_MAX_DIMS), ("strides", i64 * GRADCAM_MAX_DIMS), ("data", ptr),
-                ("release", tensor_release_fn), ("user", ptr)]
+                ("release", tensor_release_fn), ("user", ptr), ("reserved1", ptr)]
 
 
 external_fn = C.CFUNCTYPE(i32, ptr, text, u64, ptr, size)
