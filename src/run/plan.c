@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/abi.h"
 #include "run/fold.h"
 #include "run/pack.h"
 #include "run/prune.h"
@@ -468,9 +469,18 @@ static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, 
 
 /* A shape may hang on the numbers in an input.  Then the small and the integer
    inputs are taken as constants, and other numbers make a new plan; outputs
-   that still cannot be computed are an error only when nothing is watched. */
+   that still cannot be computed are an error only when nothing is watched.  A
+   limit stays a limit: constants are not a way around it. */
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err)
 {
-    gc_status status = try_build(net, wish, false, out, err);
-    return status == GRADCAM_OK || status == GRADCAM_E_NOMEM ? status : try_build(net, wish, true, out, err);
+    gc_error why;
+    memset(&why, 0, sizeof why);
+    gc_status status = try_build(net, wish, false, out, &why);
+    if (status == GRADCAM_E_NOMEM || status == GRADCAM_E_LIMIT) {
+        if (err != NULL) {
+            gc_abi_export(&why, sizeof why, err, sizeof why);
+        }
+        return status;
+    }
+    return status == GRADCAM_OK ? status : try_build(net, wish, true, out, err);
 }
