@@ -27,7 +27,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all check check-long clean conformance demo install tests uninstall
+.PHONY: all bench check check-long clean conformance demo install tests uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -74,7 +74,7 @@ $(B)/examples/hooks: docs/examples/hooks.cpp $(B)/libgradcam.a
 
 tests: $(TESTS) $(EXAMPLES)
 
-check: all tests
+check: all tests $(B)/bench
 	@sh tests/check.sh $(B) $(TESTS)
 
 # Every network through every exporter of PyTorch, as a table.
@@ -84,6 +84,15 @@ check-long: all
 # The ONNX node tests and the zoo against tests/python/conformance.tsv.
 conformance: all
 	GRADCAM_LIBRARY=$(B)/libgradcam.so python3 tests/python/conformance.py $(CONFORMANCE)
+
+# What the usual networks cost here; BENCH='--nets resnet50 --json FILE', see --help.
+BENCH_SRC := $(shell sh src/sources.sh bench)
+$(B)/bench: $(BENCH_SRC) $(wildcard tests/bench/*.h) $(B)/libgradcam.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -Isrc,$(GC_CFLAGS)) -o $@ $(BENCH_SRC) $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
+
+bench: $(B)/bench
+	$(B)/bench $(BENCH)
 
 # Scenes of garments, and where a network looked; see docs/demo/README.md.
 $(B)/demo/demo: $(DEMO_SRC) $(B)/libgradcam.a

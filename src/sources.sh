@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # The one list of sources, for make and meson: every .c file of the folders of
-# a part.  Run in the project's folder:  sh src/sources.sh library|command|demo|tests
+# a part.  Run in the project's folder:  sh src/sources.sh library|command|demo|tests|bench
 case $1 in
 library) folders='src/base src/tensor src/kern src/ops src/graph src/run src/explain src/onnx src/api' ;;
 command) folders=src/cli ;;
 tests) folders=tests/unit ;;
+bench) folders=tests/bench ;;
 demo) # the demo writes its picture with the command's writer, font and colours
     ls docs/demo/*.c
     echo src/cli/colormap.c
@@ -13,7 +14,7 @@ demo) # the demo writes its picture with the command's writer, font and colours
     echo src/cli/png_store.c
     exit ;;
 *)
-    echo "usage: sh src/sources.sh library|command|demo|tests" >&2
+    echo "usage: sh src/sources.sh library|command|demo|tests|bench" >&2
     exit 2 ;;
 esac
 for folder in $folders; do

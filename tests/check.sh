@@ -27,7 +27,7 @@ conformance() {
     fi
 }
 
-for test in "$@" conformance "sh tests/command.sh" "sh tests/lint.sh"; do
+for test in "$@" conformance "sh tests/command.sh" "sh tests/bench/check.sh" "sh tests/lint.sh"; do
     echo "== $test"
     case $test in
     sh*) $test "$build" >"$build/tmp/out" 2>&1 ;;
