@@ -55,12 +55,12 @@ CLI_IO := $(filter-out $(B)/src/cli/main.o $(B)/src/cli/cmd_%.o $(B)/src/cli/net
 
 $(B)/tests/%: tests/unit/%.c $(B)/libgradcam.a $(CLI_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(GC_CFLAGS) -o $@ $< $(TEST_SRC) $(CLI_IO) $(B)/libgradcam.a $(LDFLAGS) $(CLI_LIBS) $(LIBS)
+	$(CC) $(GC_CFLAGS) -o $@ $< $(TEST_SRC) $(CLI_IO) $(B)/libgradcam.a $(TEST_LDFLAGS) $(LDFLAGS) $(CLI_LIBS) $(LIBS)
 
 # The demo's drawing is under test, too.
 $(B)/tests/test_demo: TEST_SRC = docs/demo/scene.c -Idocs/demo
 # This test counts what bypasses the host's services.
-$(B)/tests/test_guest: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pthread_create
+$(B)/tests/test_guest: TEST_LDFLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=pthread_create
 
 # What a stranger writes from the header; in C++ only where there is a compiler.
 CXX ?= c++

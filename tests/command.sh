@@ -83,7 +83,11 @@ verdict 'a picture is a PNG' "$(head -c 4 "$tmp/all.png" | grep -q PNG || echo n
 prints '' run $model --fill 0.5 --out "$tmp/o" --target logits:3 --grad image --value relu7
 verdict 'three arrays and their index' "$([ -s "$tmp/o/2.npy" ] && grep -q relu7 "$tmp/o/index.json" || echo missing)"
 prints 'median_ms' bench $model --seconds 0.01 --json
-prints 'relu7' info $model
+prints '*  Relu                 relu7 [1, 64, 14, 14]' info $model
+prints '"parameters": 140974' info $model --json
+prints '"name": "relu7", "shape": [5, 64, 14, 14], "dtype": "f32", "default": true' info $model --json \
+    --shape image=5x3x112x112
+refuses 1 'takes the shape' info $model --shape image=1x3x9x9
 
 # Formats that this build may lack are named, with what to do.
 printf '\377\330\377\340' >"$tmp/x.jpg"

@@ -21,14 +21,14 @@
 #include <string.h>
 
 enum {
-    ZOOM = 2,                      /* dots of the sheet for a pixel of a scene */
+    ZOOM = 2, /* dots of the sheet for a pixel of a scene */
     TILE = SCENE_SIZE * ZOOM,
     GAP = 8,
-    LABELS = 148,                  /* width of the column with the class names */
-    HEAD = 34,                     /* height of the line with the methods' names */
+    LABELS = 148, /* width of the column with the class names */
+    HEAD = 34,    /* height of the line with the methods' names */
     TILES = 5,
-    SHOWN = 4,                     /* scenes on the sheet */
-    ASKED = 2,                     /* garments asked for in each */
+    SHOWN = 4, /* scenes on the sheet */
+    ASKED = 2, /* garments asked for in each */
     ROWS = SHOWN * ASKED,
     PLANE = SCENE_SIZE * SCENE_SIZE,
     MAX_PATH = 1024
@@ -46,9 +46,9 @@ typedef struct demo {
     gc_ctx *ctx;
     gc_net *net;
     gc_run *run;
-    gc_tensor *image;       /* [1, 3, 112, 112], the network's input */
-    gc_tensor *large;       /* [1, TILE, TILE], a map resized for the sheet */
-    gc_tensor *small;       /* [1, 112, 112], a map resized for pointing */
+    gc_tensor *image; /* [1, 3, 112, 112], the network's input */
+    gc_tensor *large; /* [1, TILE, TILE], a map resized for the sheet */
+    gc_tensor *small; /* [1, 112, 112], a map resized for pointing */
     scene_wardrobe wardrobe;
     sheet page;
     gc_error err;

@@ -23,8 +23,8 @@ static uint32_t read_header(FILE *file)
     if (fread(head, 1, sizeof head, file) != sizeof head || memcmp(head, "GARMENT1", 8) != 0) {
         return 0;
     }
-    const uint32_t count =
-        (uint32_t)head[8] | (uint32_t)head[9] << 8 | (uint32_t)head[10] << 16 | (uint32_t)head[11] << 24;
+    const uint32_t count = (uint32_t)head[8] | (uint32_t)head[9] << 8 | (uint32_t)head[10] << 16 |
+                           (uint32_t)head[11] << 24;
     return count <= MAX_GARMENTS ? count : 0;
 }
 

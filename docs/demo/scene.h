@@ -14,20 +14,20 @@
 #include <stdio.h>
 
 enum {
-    SCENE_SIZE = 112,                            /* width and height of a picture */
-    SCENE_BYTES = SCENE_SIZE * SCENE_SIZE * 3,   /* of a picture, RGB interleaved */
-    SCENE_SIDE = 28,                             /* width and height of a garment */
+    SCENE_SIZE = 112,                          /* width and height of a picture */
+    SCENE_BYTES = SCENE_SIZE * SCENE_SIZE * 3, /* of a picture, RGB interleaved */
+    SCENE_SIDE = 28,                           /* width and height of a garment */
     SCENE_CLASSES = 10,
     SCENE_MAX_SHAPES = 8,
     SCENE_MAX_ITEMS = 4,
-    SCENE_MAX_LINE = 1024                        /* characters of a line of scenes.txt */
+    SCENE_MAX_LINE = 1024 /* characters of a line of scenes.txt */
 };
 
 /* The garments: labels[count], pixels[count][28][28], grey on black. */
 typedef struct scene_wardrobe {
     uint32_t count;
     unsigned char *labels;
-    unsigned char *pixels;   /* begins in the same block of memory as labels */
+    unsigned char *pixels; /* begins in the same block of memory as labels */
 } scene_wardrobe;
 
 /* A patch of clutter: kind 0 is an ellipse, kind 1 a rectangle. */
@@ -44,11 +44,11 @@ typedef struct scene_item {
 } scene_item;
 
 typedef struct scene {
-    uint32_t seed;           /* of the generator behind the texture */
-    int cells[4];            /* coarse lattice's cell w, h; fine lattice's w, h */
-    int mix;                 /* weight of the coarse lattice, 0..256 */
-    int grain;               /* amplitude of the grain */
-    int dark[3], light[3];   /* RGB where the texture is 0 and 255 */
+    uint32_t seed;         /* of the generator behind the texture */
+    int cells[4];          /* coarse lattice's cell w, h; fine lattice's w, h */
+    int mix;               /* weight of the coarse lattice, 0..256 */
+    int grain;             /* amplitude of the grain */
+    int dark[3], light[3]; /* RGB where the texture is 0 and 255 */
     int n_shapes, n_items;
     scene_shape shapes[SCENE_MAX_SHAPES];
     scene_item items[SCENE_MAX_ITEMS];

@@ -146,13 +146,13 @@ enum { STOPS = 9 };
 
 /* Colours at even steps of lightness, so that equal steps of the value look
    equal; the hue only helps.  Between the stops they are blended. */
-static const unsigned char heat[STOPS][3] = {
-    {22, 0, 71}, {64, 0, 100}, {113, 1, 112}, {166, 0, 107}, {220, 1, 81},
-    {254, 72, 24}, {255, 142, 41}, {255, 193, 87}, {253, 237, 142}};
+static const unsigned char heat[STOPS][3] = {{22, 0, 71},    {64, 0, 100},   {113, 1, 112},
+                                             {166, 0, 107},  {220, 1, 81},   {254, 72, 24},
+                                             {255, 142, 41}, {255, 193, 87}, {253, 237, 142}};
 /* Blue to white to red, equally light at equal distances from the middle. */
-static const unsigned char signed_heat[STOPS][3] = {
-    {0, 96, 166}, {46, 137, 219}, {123, 177, 234}, {185, 213, 242}, {238, 238, 238},
-    {240, 198, 190}, {229, 148, 135}, {208, 92, 76}, {176, 12, 1}};
+static const unsigned char signed_heat[STOPS][3] = {{0, 96, 166},    {46, 137, 219},  {123, 177, 234},
+                                                    {185, 213, 242}, {238, 238, 238}, {240, 198, 190},
+                                                    {229, 148, 135}, {208, 92, 76},   {176, 12, 1}};
 
 /* The colour at t in 0..1; a value outside, or not a number, counts as 0 or 1. */
 static void colour_at(const unsigned char stops[STOPS][3], float t, float colour[3])

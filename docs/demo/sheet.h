@@ -4,8 +4,8 @@
 #define GC_DEMO_SHEET_H
 
 enum {
-    SHEET_CHAR_W = 6,   /* a character with the gap beside it, at zoom 1 */
-    SHEET_CHAR_H = 9    /* with the part below the line */
+    SHEET_CHAR_W = 6, /* a character with the gap beside it, at zoom 1 */
+    SHEET_CHAR_H = 9  /* with the part below the line */
 };
 
 /* Rows from the top, RGB interleaved.  Whatever falls outside is cut off. */

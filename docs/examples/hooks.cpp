@@ -17,7 +17,8 @@
 #include <stdexcept>
 #include <vector>
 
-namespace {
+namespace
+{
 
 void check(gc_status status, const gc_error &err)
 {
@@ -28,7 +29,10 @@ void check(gc_status status, const gc_error &err)
 
 // The objects of the library, released where their scope ends.
 template <typename T, void (*release)(T *)> struct deleter {
-    void operator()(T *p) const { release(p); }
+    void operator()(T *p) const
+    {
+        release(p);
+    }
 };
 using context = std::unique_ptr<gc_ctx, deleter<gc_ctx, gc_ctx_unref>>;
 using network = std::unique_ptr<gc_net, deleter<gc_net, gc_net_unref>>;
@@ -57,7 +61,8 @@ void node(const builder &b, const char *op, std::vector<const char *> inputs, co
 {
     gc_error err{};
     check(gc_builder_node(b.get(), op, nullptr, inputs.data(), inputs.size(), &output, 1, attributes.data(),
-                          attributes.size(), &err), err);
+                          attributes.size(), &err),
+          err);
 }
 
 const float edges[2][1][3][3] = {{{{-1, 2, -1}, {-1, 2, -1}, {-1, 2, -1}}}, {{{-1, -1, -1}, {2, 2, 2}, {-1, -1, -1}}}};
@@ -152,7 +157,8 @@ void work()
     int32_t blank = -1, watch = -1;
     float gradient = 0;
     check(gc_run_add_hook(run.get(), "features", GRADCAM_HOOK_FORWARD | GRADCAM_HOOK_WRITE, blank_upper_half, nullptr,
-                          &blank, &err), err);
+                          &blank, &err),
+          err);
     check(gc_run_add_hook(run.get(), "features", GRADCAM_HOOK_BACKWARD, note_gradient, &gradient, &watch, &err), err);
     print_map("upper half of the features blanked", run.get());
     std::printf("gradient of the score at a feature: %.6f, one of 64 positions\n", static_cast<double>(gradient));

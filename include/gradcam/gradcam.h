@@ -10,13 +10,17 @@
  *  - Status: every call that can fail returns gc_status; 0 is success, errors
  *    are negative.  On error no output argument is changed.
  *  - gc_error: may be NULL.  Set struct_size (or zero it all); on error it is
- *    filled with what was wrong, where, and what to do.
+ *    filled with what was wrong, where, and what to do; on success not touched.
  *  - Structs: zero is the default for every field.  struct_size is sizeof the
  *    struct, or 0 for the size it had in its first version.  Structs grow at
  *    the end; bytes that the library does not know must be zero, else
- *    GRADCAM_E_ABI.
- *  - Threads: a gc_net is immutable and may be shared by threads.  A gc_run is
- *    used by one thread at a time.  There is no global state.
+ *    GRADCAM_E_ABI.  This holds for structs that the library fills, too.
+ *  - Threads: a gc_net is immutable and may be shared by threads, each with a
+ *    gc_run of its own; a gc_run and a gc_builder are used by one thread at a
+ *    time.  Reference counts are atomic.  There is no global state.
+ *  - Ownership: what comes from a _create, _load, _finish or a method is the
+ *    caller's to release with _unref or _destroy (NULL is allowed there); what
+ *    is said to be borrowed is not.
  *  - Strings are UTF-8 and NUL-terminated; dimensions are int64_t.
  */
 #ifndef GRADCAM_GRADCAM_H
@@ -26,15 +30,15 @@
 #include <stdint.h>
 
 #ifndef GRADCAM_API
-#  if defined(_WIN32) && defined(GRADCAM_BUILD_DLL)
-#    define GRADCAM_API __declspec(dllexport)
-#  elif defined(_WIN32) && defined(GRADCAM_USE_DLL)
-#    define GRADCAM_API __declspec(dllimport)
-#  elif defined(__GNUC__)
-#    define GRADCAM_API __attribute__((visibility("default")))
-#  else
-#    define GRADCAM_API
-#  endif
+#if defined(_WIN32) && defined(GRADCAM_BUILD_DLL)
+#define GRADCAM_API __declspec(dllexport)
+#elif defined(_WIN32) && defined(GRADCAM_USE_DLL)
+#define GRADCAM_API __declspec(dllimport)
+#elif defined(__GNUC__)
+#define GRADCAM_API __attribute__((visibility("default")))
+#else
+#define GRADCAM_API
+#endif
 #endif
 
 #ifdef __cplusplus
@@ -78,10 +82,10 @@ enum {
 typedef struct gc_error {
     uint32_t struct_size;
     gc_status status;
-    int32_t user_code;   /* what a host callback returned, else 0 */
-    int32_t node;        /* index of the node concerned, or -1 */
-    uint64_t offset;     /* byte offset in the model file, or 0 */
-    char message[488];   /* truncated if longer */
+    int32_t user_code; /* what a host callback returned, else 0 */
+    int32_t node;      /* index of the node concerned, or -1 */
+    uint64_t offset;   /* byte offset in the model file, or 0 */
+    char message[488]; /* truncated if longer */
 } gc_error;
 
 /* "GRADCAM_E_SHAPE" and so on; static storage; never NULL. */
@@ -89,7 +93,9 @@ GRADCAM_API const char *gc_status_name(gc_status status);
 
 /* ---- 3. host services --------------------------------------------------- */
 
-/* Memory.  `align` is a power of two <= 64.  release gets the size of alloc. */
+/* Memory.  `align` is a power of two <= 64.  alloc returns NULL when there is
+   none; release gets the size and alignment that alloc got.  Both may be called
+   from every thread that uses the context. */
 typedef struct gc_allocator {
     uint32_t struct_size;
     uint32_t reserved0;
@@ -183,6 +189,8 @@ GRADCAM_API gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *desc, 
 GRADCAM_API gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc);
 /* Element by element with conversion of the type; shapes must be equal. */
 GRADCAM_API gc_status gc_tensor_copy(const gc_tensor *src, gc_tensor *dst, gc_error *err);
+/* One reference more or less; t is returned.  A tensor that is borrowed from a
+   run or a callback is not counted: gc_tensor_ref does not make it last. */
 GRADCAM_API gc_tensor *gc_tensor_ref(gc_tensor *t);
 GRADCAM_API void gc_tensor_unref(gc_tensor *t);
 /* Bytes of one element, 0 for an unknown type. */
@@ -196,9 +204,10 @@ typedef struct gc_net gc_net;
    nest at most 64 deep and If nodes at most 16. */
 typedef struct gc_load_options {
     uint32_t struct_size;
-    uint32_t max_nodes;            /* 0: 200,000, functions inlined */
-    uint64_t max_bytes;            /* of the model, of its weights, and of what a run computes
-                                      from constants alone; each; 0: 4 GiB */
+    uint32_t max_nodes; /* 0: 200,000, functions inlined */
+    /* Of the model, of its weights, and of what a run computes from constants
+       alone; each; 0: 4 GiB. */
+    uint64_t max_bytes;
     /* Reads `size` bytes of weights kept outside the model, at `offset` of what
        the model calls `location`: a path downwards, components separated by '/',
        without "..", backslash and colon.  0 is success, anything else ends the load with
@@ -206,7 +215,7 @@ typedef struct gc_load_options {
        model's folder, links not followed; the other two refuse such models. */
     int32_t (*read_external)(void *user, const char *location, uint64_t offset, void *dst, size_t size);
     void *external_user;
-    uint64_t max_run_bytes;        /* of activations, gradients and workspace of one run; 0: 8 GiB */
+    uint64_t max_run_bytes; /* of activations, gradients and workspace of one run; 0: 8 GiB */
 } gc_load_options;
 
 /* Loads an ONNX model (opset 6 and later).  Weights are copied.  A model that
@@ -238,6 +247,8 @@ GRADCAM_API const char *gc_net_input_name(const gc_net *net, int32_t k);
 /* Declared type and shape of an input; a symbolic dimension is -1, an
    undeclared rank is ndim -1. */
 GRADCAM_API gc_status gc_net_input_desc(const gc_net *net, int32_t k, gc_tensor_desc *desc);
+/* Elements of all floating-point weights, those inside Constant nodes left out. */
+GRADCAM_API int64_t gc_net_parameter_count(const gc_net *net);
 GRADCAM_API int32_t gc_net_output_count(const gc_net *net);
 GRADCAM_API const char *gc_net_output_name(const gc_net *net, int32_t k);
 
@@ -265,14 +276,17 @@ GRADCAM_API gc_status gc_builder_create(gc_ctx *ctx, int32_t opset, gc_builder *
 GRADCAM_API void gc_builder_destroy(gc_builder *b);
 /* An input called `name`; shape with -1 for a dimension left open. */
 GRADCAM_API gc_status gc_builder_input(gc_builder *b, const char *name, const gc_tensor_desc *desc, gc_error *err);
-/* A weight: the tensor is referenced, not copied; float32 data is lent as it is. */
+/* A weight: the tensor is referenced, not copied; row-major float32 and integers
+   are lent as they are, so borrowed data must outlive the network.  Other
+   floating types are converted once. */
 GRADCAM_API gc_status gc_builder_weight(gc_builder *b, const char *name, gc_tensor *t, gc_error *err);
 /* A node; inputs and outputs are value names, NULL or "" for an absent one. */
 GRADCAM_API gc_status gc_builder_node(gc_builder *b, const char *op, const char *name, const char *const *inputs,
                                       size_t n_inputs, const char *const *outputs, size_t n_outputs,
                                       const gc_attr *attrs, size_t n_attrs, gc_error *err);
 GRADCAM_API gc_status gc_builder_output(gc_builder *b, const char *name, gc_error *err);
-/* Checks the network and hands it out; the builder stays to be destroyed. */
+/* Checks the network and hands it out; the builder stays to be destroyed and
+   takes no further calls.  Nodes may have been added in any order. */
 GRADCAM_API gc_status gc_builder_finish(gc_builder *b, gc_net **out, gc_error *err);
 
 /* Custom operators: what the library does not know, or what the host does
@@ -330,14 +344,16 @@ GRADCAM_API gc_net *gc_run_net(gc_run *run);
 GRADCAM_API gc_ctx *gc_run_ctx(gc_run *run);
 
 /* Binds an input; name may be NULL where the network has one input.  The
-   tensor is referenced and read at every forward pass; floating types are
-   converted.  A new shape makes the next forward pass prepare again. */
+   tensor is referenced and read at every forward pass, so that its numbers may
+   be changed in place between passes; floating types are converted.  A new
+   shape makes the next forward pass prepare again. */
 GRADCAM_API gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error *err);
 
 enum { GRADCAM_WATCH_VALUE = 1, GRADCAM_WATCH_GRAD = 2 };
 /* Asks that a value (and its gradient) be kept for reading.  Names are value
    names, or node names meaning the node's first output.  Takes effect with
-   the next gc_run_forward.  Outputs of the network are always kept. */
+   the next gc_run_forward and lasts as long as the run: fewer watched values,
+   less memory and more fusion.  Outputs of the network are always kept. */
 GRADCAM_API gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err);
 
 /* Plans for the shapes of the bound inputs and allocates everything.  Done by
@@ -347,11 +363,14 @@ GRADCAM_API gc_status gc_run_forward(gc_run *run, gc_error *err);
 
 /* Starts a backward pass at value `name` (NULL: the only output) from `seed`,
    which has the value's shape, down to every value watched with
-   GRADCAM_WATCH_GRAD.  The seed's value must be kept (an output or watched). */
+   GRADCAM_WATCH_GRAD.  The seed's value must be kept (an output or watched).
+   May be called again and again after one forward pass; gradients are those of
+   the last call, not a sum. */
 GRADCAM_API gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, gc_error *err);
 
 /* The value, or its gradient after gc_run_backward, as a view in the network's
-   own order of dimensions.  Borrowed: valid until the run prepares again.
+   own order of dimensions, with strides of the library's choice.  Borrowed:
+   valid until the run prepares again, its numbers until the next pass.
    gc_run_gradient: GRADCAM_E_NO_GRADIENT when the last backward pass did not
    reach the value (the gradient is zero). */
 GRADCAM_API gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
@@ -360,16 +379,23 @@ GRADCAM_API gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor *
 GRADCAM_API gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, gc_error *err);
 /* Bytes that the prepared run holds for activations, gradients, workspace. */
 GRADCAM_API size_t gc_run_arena_bytes(const gc_run *run);
+/* Floating-point operations of a node in one forward pass at the prepared
+   shapes: 2 for each multiply-add of a convolution, matrix product or recurrent
+   cell; 0 for other operators, whose time is memory, for custom ones and for
+   nodes whose result is constant or needed by nobody.  -1 before
+   gc_run_prepare or when there is no such node. */
+GRADCAM_API int64_t gc_run_node_flops(const gc_run *run, int32_t node);
 
 typedef int32_t gc_rule;
 enum {
-    GRADCAM_RULE_PLAIN = 0,     /* the true gradient */
-    GRADCAM_RULE_GUIDED = 1,    /* Springenberg 2015: true derivative times (grad_output > 0) */
-    GRADCAM_RULE_DECONVNET = 2  /* Zeiler 2014: max(grad_output, 0), forward sign ignored */
+    GRADCAM_RULE_PLAIN = 0,    /* the true gradient */
+    GRADCAM_RULE_GUIDED = 1,   /* Springenberg 2015: true derivative times (grad_output > 0) */
+    GRADCAM_RULE_DECONVNET = 2 /* Zeiler 2014: max(grad_output, 0), forward sign ignored */
 };
 /* The rule that gc_run_backward applies at activation nodes: Relu, LeakyRelu,
    PRelu, Elu, Selu, Clip, Sigmoid, HardSigmoid, HardSwish, Softplus, Tanh,
-   Gelu, Mish and the like. */
+   Gelu, Mish and the like.  The methods of section 8 set it themselves and
+   leave it plain. */
 GRADCAM_API gc_status gc_run_set_rule(gc_run *run, gc_rule rule, gc_error *err);
 /* The nodes at which the last backward pass applied a rule other than plain. */
 GRADCAM_API int32_t gc_run_rule_node_count(const gc_run *run);
@@ -377,14 +403,17 @@ GRADCAM_API int32_t gc_run_rule_node(const gc_run *run, int32_t k);
 
 /* Hooks sit on values.  A forward hook sees a value after it was computed, a
    backward hook its complete gradient before it flows on.  With
-   GRADCAM_HOOK_WRITE the hook may change the tensor's elements. */
+   GRADCAM_HOOK_WRITE the hook may change the tensor's elements; it must heed
+   the strides.  Several hooks on a value are called in the order in which they
+   were added; one that is added during a pass takes part from the next pass on
+   at the latest. */
 enum { GRADCAM_HOOK_FORWARD = 1, GRADCAM_HOOK_BACKWARD = 2, GRADCAM_HOOK_WRITE = 4 };
 typedef struct gc_hook_event {
     uint32_t struct_size;
-    uint32_t phase;     /* GRADCAM_HOOK_FORWARD or GRADCAM_HOOK_BACKWARD */
+    uint32_t phase; /* GRADCAM_HOOK_FORWARD or GRADCAM_HOOK_BACKWARD */
     gc_run *run;
-    const char *name;   /* of the value */
-    gc_tensor *tensor;  /* borrowed until the hook returns */
+    const char *name;  /* of the value */
+    gc_tensor *tensor; /* borrowed until the hook returns */
 } gc_hook_event;
 /* Nonzero stops the pass with GRADCAM_E_CALLBACK and that code in gc_error. */
 typedef int32_t (*gc_hook_fn)(void *user, const gc_hook_event *event);
@@ -397,41 +426,41 @@ GRADCAM_API gc_status gc_run_remove_hook(gc_run *run, int32_t hook);
 
 typedef int32_t gc_target_kind;
 enum {
-    GRADCAM_TARGET_ARGMAX = 0,   /* the largest class score of each sample */
-    GRADCAM_TARGET_CLASS = 1,    /* class `index` on axis 1, summed over further axes */
-    GRADCAM_TARGET_ELEMENT = 2,  /* one element of the output, row-major flat index */
-    GRADCAM_TARGET_SEED = 3      /* the host's own gradient seed */
+    GRADCAM_TARGET_ARGMAX = 0,  /* the largest class score of each sample */
+    GRADCAM_TARGET_CLASS = 1,   /* class `index` on axis 1, summed over further axes */
+    GRADCAM_TARGET_ELEMENT = 2, /* one element of the output, row-major flat index */
+    GRADCAM_TARGET_SEED = 3     /* the host's own gradient seed */
 };
 /* What is explained.  Zero: the arg-max class, before a trailing softmax. */
 typedef struct gc_target {
     uint32_t struct_size;
     gc_target_kind kind;
     int64_t index;
-    const char *output;      /* value name; NULL: the first output */
-    const gc_tensor *seed;   /* for GRADCAM_TARGET_SEED, shape of the output */
-    uint32_t keep_softmax;   /* 1: start at the probability itself */
-    uint32_t negate;         /* 1: counterfactual, the negated score */
+    const char *output;    /* value name; NULL: the first output */
+    const gc_tensor *seed; /* for GRADCAM_TARGET_SEED, shape of the output */
+    uint32_t keep_softmax; /* 1: start at the probability itself */
+    uint32_t negate;       /* 1: counterfactual, the negated score */
 } gc_target;
 
 enum { GRADCAM_POOL_MEAN = 0, GRADCAM_POOL_MAX = 1, GRADCAM_POOL_SUM = 2 };
 enum { GRADCAM_GRAD_AS_IS = 0, GRADCAM_GRAD_ABS = 1, GRADCAM_GRAD_POSITIVE = 2 };
 enum { GRADCAM_RESIZE_BILINEAR = 0, GRADCAM_RESIZE_ALIGN_CORNERS = 1, GRADCAM_RESIZE_NEAREST = 2 };
 enum {
-    GRADCAM_WARN_EMPTY = 1,        /* the map is zero everywhere */
-    GRADCAM_WARN_CONSTANT = 2,     /* the map has one value */
-    GRADCAM_WARN_NAN = 4,          /* the map holds NaN or infinity */
-    GRADCAM_WARN_NOT_CONNECTED = 8,/* no gradient path from target to layer */
-    GRADCAM_WARN_NO_SPATIAL = 16   /* the layer has no spatial extent */
+    GRADCAM_WARN_EMPTY = 1,         /* the map is zero everywhere */
+    GRADCAM_WARN_CONSTANT = 2,      /* the map has one value */
+    GRADCAM_WARN_NAN = 4,           /* the map holds NaN or infinity */
+    GRADCAM_WARN_NOT_CONNECTED = 8, /* no gradient path from target to layer */
+    GRADCAM_WARN_NO_SPATIAL = 16    /* the layer has no spatial extent */
 };
 
 /* What the library chose and saw; strings live as long as the network. */
 typedef struct gc_report {
     uint32_t struct_size;
-    uint32_t warnings;       /* GRADCAM_WARN_* */
-    int64_t index;           /* class or element of the first sample */
-    double score;            /* its value, before negation */
+    uint32_t warnings; /* GRADCAM_WARN_* */
+    int64_t index;     /* class or element of the first sample */
+    double score;      /* its value, before negation */
     const char *layer;
-    const char *output;      /* the value at which the backward pass began */
+    const char *output; /* the value at which the backward pass began */
     int32_t n_rule_nodes;
     uint32_t reserved0;
 } gc_report;
@@ -448,14 +477,15 @@ typedef struct gc_explain_options {
     uint32_t plain_rule;     /* 1: guided methods use the plain gradient */
     int32_t resize;          /* GRADCAM_RESIZE_*, for Guided Grad-CAM */
     uint32_t reserved0;
-    const char *input;       /* guided methods: which input; NULL: the first */
-    gc_tensor *into;         /* NULL: a new tensor; else written into, F32 and of
+    const char *input; /* guided methods: which input; NULL: the first */
+    gc_tensor *into;   /* NULL: a new tensor; else written into, F32 and of
                                 the right shape; *map is a new reference to it */
-    gc_report *report;       /* NULL: not reported */
+    gc_report *report; /* NULL: not reported */
 } gc_explain_options;
 
-/* All four: inputs must be bound; the forward pass is run.  options may be
-   NULL.  *map is a new float32 tensor, the caller's to unref. */
+/* All of them: inputs must be bound; the forward pass is run.  options may be
+   NULL.  *map is a new row-major float32 tensor, the caller's to unref.  Values
+   that a method needs stay watched, so that the next call prepares nothing. */
 
 /* CAM, Zhou 2015, eq. 2: M_c(x, y) = sum_k w_k^c f_k(x, y), signed, at the
    layer's resolution: shape [N, spatial...].  The layer must be followed by
@@ -478,16 +508,24 @@ GRADCAM_API gc_status gc_guided_backprop(gc_run *run, const gc_explain_options *
 
 /* Guided Grad-CAM, Selvaraju 2017: the product of guided backpropagation and
    the Grad-CAM map resized to the input; shape of the input. */
-GRADCAM_API gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map,
-                                        gc_error *err);
+GRADCAM_API gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err);
+
+/* The values that a map can be drawn on: float32 with a spatial extent, on a way
+   to the target (NULL: all zero), not made by a pooling.  Feature maps, channels
+   on axis 1, that come of a convolution; only where there are none, whatever
+   has the rank of one.  Deepest first, so names[0] is the layer that is taken when
+   options->layer is NULL.  Writes up to `capacity` names, which live as long as
+   the network, and the number of all to *count.  Prepares the run. */
+GRADCAM_API gc_status gc_candidate_layers(gc_run *run, const gc_target *target, const char **names, size_t capacity,
+                                          size_t *count, gc_error *err);
 
 /* ---- 9. maps ------------------------------------------------------------ */
 
-/* Resizes the last two dimensions of float32 src into dst (leading dimensions
-   equal); mode is GRADCAM_RESIZE_*. */
+/* Resizes the last two dimensions of src into those of dst: float32, any
+   strides, the same rank, leading dimensions equal; mode is GRADCAM_RESIZE_*. */
 GRADCAM_API gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tensor *dst, gc_error *err);
 /* In place, each sample (leading index) by itself: (x - min) / (max - min); a
-   constant sample becomes 0. */
+   constant sample becomes 0.  Row-major float32. */
 GRADCAM_API gc_status gc_map_normalize(gc_tensor *map, gc_error *err);
 
 #ifdef __cplusplus

@@ -110,8 +110,7 @@ static gc_status read_attr(gc_ctx *ctx, const gc_attr *from, gc_attr_value *to, 
     case GRADCAM_ATTR_STRING: to->string = from->data; break;
     case GRADCAM_ATTR_INTS: to->ints = from->data; break;
     case GRADCAM_ATTR_FLOATS: to->floats = from->data; break;
-    case GRADCAM_ATTR_TENSOR:
-        return plain_tensor(ctx, (gc_tensor *)(uintptr_t)from->data, &to->tensor, err);
+    case GRADCAM_ATTR_TENSOR: return plain_tensor(ctx, (gc_tensor *)(uintptr_t)from->data, &to->tensor, err);
     default: return gc_fail(err, GRADCAM_E_INVALID, "attribute \"%s\" has an unknown kind", from->name);
     }
     return GRADCAM_OK;

@@ -24,8 +24,8 @@ static gc_status read_options(gc_ctx *ctx, const gc_load_options *options, gc_ne
     return GRADCAM_OK;
 }
 
-gc_status gc_net_load_memory(gc_ctx *ctx, const void *data, size_t size, const gc_load_options *options,
-                             gc_net **out, gc_error *err)
+gc_status gc_net_load_memory(gc_ctx *ctx, const void *data, size_t size, const gc_load_options *options, gc_net **out,
+                             gc_error *err)
 {
     gc_load_options o;
     GC_TRY(read_options(ctx, options, out, &o, err));
@@ -35,8 +35,7 @@ gc_status gc_net_load_memory(gc_ctx *ctx, const void *data, size_t size, const g
     return gc_onnx_import(ctx, data, size, NULL, &o, out, err);
 }
 
-gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options *options, gc_net **out,
-                           gc_error *err)
+gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options *options, gc_net **out, gc_error *err)
 {
     gc_load_options o;
     void *data = NULL;

@@ -85,6 +85,16 @@ gc_status gc_net_input_desc(const gc_net *net, int32_t k, gc_tensor_desc *desc)
     return GRADCAM_OK;
 }
 
+int64_t gc_net_parameter_count(const gc_net *net)
+{
+    int64_t count = 0;
+    for (int32_t i = 0; net != NULL && i < net->n_values; i++) {
+        const gc_tensor *w = net->values[i].weight;
+        count += w != NULL && w->dtype <= GRADCAM_BF16 ? gc_numel(w) : 0;
+    }
+    return net == NULL ? -1 : count;
+}
+
 int32_t gc_net_output_count(const gc_net *net)
 {
     return net == NULL ? -1 : net->n_outputs;

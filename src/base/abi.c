@@ -19,9 +19,10 @@ gc_status gc_abi_import(const void *src, size_t first, void *dst, size_t known, 
     }
     for (size_t i = known; i < size; i++) {
         if (((const unsigned char *)src)[i] != 0) {
-            return gc_fail(err, GRADCAM_E_ABI, "%s: byte %lu is not zero, but this version knows only %lu bytes; "
-                           "the program was built for a newer library", name, (unsigned long)i,
-                           (unsigned long)known);
+            return gc_fail(err, GRADCAM_E_ABI,
+                           "%s: byte %lu is not zero, but this version knows only %lu bytes; "
+                           "the program was built for a newer library",
+                           name, (unsigned long)i, (unsigned long)known);
         }
     }
     memset(dst, 0, known);

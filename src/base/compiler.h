@@ -9,8 +9,7 @@
 #define GC_ATOMIC_ADD(p, d) __atomic_add_fetch((p), (d), __ATOMIC_SEQ_CST)
 #define GC_ATOMIC_LOAD(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 /* *p == *old: becomes `new` and the result is true, else *old is renewed. */
-#define GC_ATOMIC_CAS(p, old, new) \
-    __atomic_compare_exchange_n((p), (old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+#define GC_ATOMIC_CAS(p, old, new) __atomic_compare_exchange_n((p), (old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 #else
 #define GC_PRINTF(f, a)
 #define GC_ATOMIC_ADD(p, d) (*(p) += (d)) /* without atomics: objects stay on one thread */
@@ -29,9 +28,9 @@
 #define GC_TARGET_AVX2 __attribute__((target("avx2,fma")))
 #define GC_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define GC_CPU_HAS_AVX2() (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-#define GC_CPU_HAS_AVX512()                                                      \
-    (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
-     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && GC_CPU_HAS_AVX2())
+#define GC_CPU_HAS_AVX512()                                                                                            \
+    (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&  \
+     __builtin_cpu_supports("avx512vl") && GC_CPU_HAS_AVX2())
 #endif
 #else
 #define GC_ALWAYS_INLINE inline

@@ -14,7 +14,7 @@ struct gc_ctx {
     gc_executor executor; /* parallel_for NULL: run on the caller's thread */
     struct gc_pool *pool;
     const void *kern; /* table of kernels, see kern/kern.h */
-    void *custom; /* operators of the host, see ops/custom.h */
+    void *custom;     /* operators of the host, see ops/custom.h */
     void (*custom_release)(gc_ctx *ctx);
     int32_t refs; /* atomic */
 };

@@ -73,7 +73,7 @@ static gc_status read_all(gc_ctx *ctx, FILE *file, const char *path, uint64_t ma
 
 gc_status gc_file_read(gc_ctx *ctx, const char *path, uint64_t max_bytes, void **data, size_t *size, gc_error *err)
 {
-    buffer b = { NULL, 0, 0 };
+    buffer b = {NULL, 0, 0};
     gc_status status;
     FILE *file = fopen(path, "rb");
     if (!file) {

@@ -22,10 +22,10 @@ gc_status gc_fail(gc_error *err, gc_status status, const char *format, ...)
 const char *gc_status_name(gc_status status)
 {
     static const char *const names[] = {
-        "GRADCAM_OK",           "GRADCAM_E_INVALID",  "GRADCAM_E_NOMEM",     "GRADCAM_E_IO",
-        "GRADCAM_E_FORMAT",     "GRADCAM_E_UNSUPPORTED", "GRADCAM_E_NOT_FOUND", "GRADCAM_E_SHAPE",
-        "GRADCAM_E_DTYPE",      "GRADCAM_E_LIMIT",    "GRADCAM_E_NO_GRADIENT", "GRADCAM_E_STATE",
-        "GRADCAM_E_ABI",        "GRADCAM_E_CANCELLED", "GRADCAM_E_CALLBACK", "GRADCAM_E_INTERNAL",
+        "GRADCAM_OK",       "GRADCAM_E_INVALID",     "GRADCAM_E_NOMEM",       "GRADCAM_E_IO",
+        "GRADCAM_E_FORMAT", "GRADCAM_E_UNSUPPORTED", "GRADCAM_E_NOT_FOUND",   "GRADCAM_E_SHAPE",
+        "GRADCAM_E_DTYPE",  "GRADCAM_E_LIMIT",       "GRADCAM_E_NO_GRADIENT", "GRADCAM_E_STATE",
+        "GRADCAM_E_ABI",    "GRADCAM_E_CANCELLED",   "GRADCAM_E_CALLBACK",    "GRADCAM_E_INTERNAL",
     };
     if (status > 0 || status < GRADCAM_E_INTERNAL) {
         return "unknown status";

@@ -194,8 +194,8 @@ static int draw_gradient(struct job *job, const struct result *r, cli_image *pan
         return rc;
     gc_tensor_describe(dense, &d);
     if (d.ndim == 4 && d.shape[2] == job->photo.seen.height && d.shape[3] == job->photo.seen.width)
-        rc = cli_draw_gradient(d.data, (int)d.shape[1], job->photo.seen.width, job->photo.seen.height,
-                               job->photo.bgr, panel);
+        rc = cli_draw_gradient(d.data, (int)d.shape[1], job->photo.seen.width, job->photo.seen.height, job->photo.bgr,
+                               panel);
     else
         rc = cli_fail("the gradient is no picture; use --raw");
     gc_tensor_unref(dense);

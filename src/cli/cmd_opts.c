@@ -26,7 +26,8 @@ struct option {
 static const struct option options[] = {
     {"--input", "[NAME=]FILE.npy", "an input; the name may be left out where there is one", AT(input),
      CMD_RUN | CMD_EXPLAIN, K_LIST, 0, 0},
-    {"--shape", "NAME=1x3x224x224", "shape of an input that is filled", AT(shape), CMD_RUN | CMD_BENCH, K_LIST, 0, 0},
+    {"--shape", "NAME=1x3x224x224", "shape of an input that is filled", AT(shape), CMD_RUN | CMD_BENCH | CMD_INFO,
+     K_LIST, 0, 0},
     {"--fill", "V", "fill every input that is not given with V", AT(fill), CMD_RUN, K_TEXT, 0, 0},
     {"--seed", "OUTPUT=FILE.npy", "backward from this gradient at an output", AT(seed), CMD_RUN, K_TEXT, 0, 0},
     {"--target", "OUTPUT:INDEX", "backward from one element of an output", AT(target), CMD_RUN, K_TEXT, 0, 0},
@@ -49,7 +50,7 @@ static const struct option options[] = {
     {"--seconds", "S", "how long to measure (2)", AT(seconds), CMD_BENCH, K_SECONDS, 0, 0},
     {"--batch", "N", "samples per pass, where the network leaves it open (1)", AT(batch), CMD_BENCH, K_INT, 1, 65536},
     {"--threads", "N", "threads (as many as there are processors)", AT(threads), ALL, K_INT, 1, 256},
-    {"--json", NULL, "print JSON", AT(json), CMD_EXPLAIN | CMD_BENCH, K_FLAG, 0, 0},
+    {"--json", NULL, "print JSON", AT(json), CMD_EXPLAIN | CMD_BENCH | CMD_INFO, K_FLAG, 0, 0},
     {"--help", NULL, "print this", AT(help), ALL, K_FLAG, 0, 0},
 };
 enum { N_OPTIONS = (int)(sizeof options / sizeof options[0]) };
@@ -128,8 +129,8 @@ static int store_seconds(double *slot, const char *text)
 static int store_int(const struct option *o, int64_t *slot, const char *text)
 {
     if (!cli_parse_int(text, o->min, o->max, slot))
-        return cli_usage("%s wants a number from %lld to %lld, not '%s'", o->name, (long long)o->min,
-                         (long long)o->max, text);
+        return cli_usage("%s wants a number from %lld to %lld, not '%s'", o->name, (long long)o->min, (long long)o->max,
+                         text);
     return CLI_OK;
 }
 

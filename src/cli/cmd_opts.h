@@ -7,13 +7,7 @@
 #include <stdio.h>
 
 enum { CLI_OK = 0, CLI_REFUSED = 1, CLI_USAGE = 2 };
-enum {
-    CMD_INFO = 1,
-    CMD_RUN = 2,
-    CMD_EXPLAIN = 4,
-    CMD_PREDICT = 8,
-    CMD_BENCH = 16
-};
+enum { CMD_INFO = 1, CMD_RUN = 2, CMD_EXPLAIN = 4, CMD_PREDICT = 8, CMD_BENCH = 16 };
 
 struct cli_list {
     const char **item;

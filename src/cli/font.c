@@ -80,8 +80,7 @@ static void draw_dot(const canvas *c, long long x, long long y, long long side)
             memcpy(c->rgb + (size_t)(y * c->width + x) * 3, c->color, 3);
 }
 
-static void draw_glyph(const canvas *c, long long x, long long y, long long scale,
-                       const unsigned char *columns)
+static void draw_glyph(const canvas *c, long long x, long long y, long long scale, const unsigned char *columns)
 {
     int i, j;
     for (i = 0; i < 5; i++)
@@ -96,8 +95,8 @@ static const unsigned char *glyph_of(char ch)
     return glyphs[(code >= 32 && code <= 126 ? code : '?') - 32];
 }
 
-void font_draw(unsigned char *rgb, int width, int height, int x, int y, int scale,
-               const unsigned char color[3], const char *text)
+void font_draw(unsigned char *rgb, int width, int height, int x, int y, int scale, const unsigned char color[3],
+               const char *text)
 {
     canvas c;
     long long at = x;

@@ -108,8 +108,7 @@ static int has_magic(const img_bytes *b, const char *magic, size_t n)
 
 static int load_bytes(img_bytes *b, cli_image *out, img_sink s)
 {
-    if (has_magic(b, "P2", 2) || has_magic(b, "P3", 2) || has_magic(b, "P5", 2) ||
-        has_magic(b, "P6", 2))
+    if (has_magic(b, "P2", 2) || has_magic(b, "P3", 2) || has_magic(b, "P5", 2) || has_magic(b, "P6", 2))
         return img_load_pnm(b, out, s);
     if (has_magic(b, "BM", 2))
         return img_load_bmp(b, out, s);
@@ -118,7 +117,7 @@ static int load_bytes(img_bytes *b, cli_image *out, img_sink s)
     if (has_magic(b, "\xff\xd8\xff", 3))
         return img_load_jpeg(b, out, s);
     return img_fail(s, "not a PNM (P2 P3 P5 P6), BMP, PNG or JPEG file; convert it to "
-                   "one of these");
+                       "one of these");
 }
 
 int cli_image_load(const char *path, cli_image *out, char *msg, size_t msg_size)

@@ -21,10 +21,8 @@ int cli_image_load(const char *path, cli_image *out, char *msg, size_t msg_size)
 void cli_image_free(cli_image *image);
 
 /* Half-pixel bilinear; a wider triangle filter (antialiasing) when shrinking. */
-int cli_image_resize(const cli_image *src, int w, int h, cli_image *dst,
-                     char *msg, size_t msg_size);
+int cli_image_resize(const cli_image *src, int w, int h, cli_image *dst, char *msg, size_t msg_size);
 
-int cli_image_crop(const cli_image *src, int x, int y, int w, int h,
-                   cli_image *dst, char *msg, size_t msg_size);
+int cli_image_crop(const cli_image *src, int x, int y, int w, int h, cli_image *dst, char *msg, size_t msg_size);
 
 #endif

@@ -36,8 +36,7 @@ static void jpeg_on_message(j_common_ptr c, int level)
 }
 
 /* Inks as libjpeg gives them: Adobe files store them inverted. */
-static void cmyk_row(unsigned char *dst, const unsigned char *src, int width,
-                     int inverted)
+static void cmyk_row(unsigned char *dst, const unsigned char *src, int width, int inverted)
 {
     int x, c;
     for (x = 0; x < width; x++, src += 4)
@@ -53,8 +52,7 @@ static int jpeg_start(jpeg_job *job)
     int cmyk;
     jpeg_mem_src(&job->d, job->in->data, (unsigned long)job->in->size);
     jpeg_read_header(&job->d, TRUE);
-    if (img_new(job->out, (long)job->d.image_width, (long)job->d.image_height,
-                  job->s))
+    if (img_new(job->out, (long)job->d.image_width, (long)job->d.image_height, job->s))
         return 1;
     cmyk = job->d.jpeg_color_space == JCS_CMYK || job->d.jpeg_color_space == JCS_YCCK;
     job->d.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
@@ -72,8 +70,7 @@ static int jpeg_body(jpeg_job *job)
     if (jpeg_start(job))
         return 1;
     while (job->d.output_scanline < job->d.output_height) {
-        unsigned char *dst =
-            job->out->rgb + (size_t)job->d.output_scanline * img_row_bytes(job->out);
+        unsigned char *dst = job->out->rgb + (size_t)job->d.output_scanline * img_row_bytes(job->out);
         JSAMPROW row = job->line ? job->line : dst;
         jpeg_read_scanlines(&job->d, &row, 1);
         if (job->line)
@@ -115,6 +112,6 @@ int img_load_jpeg(img_bytes *b, cli_image *out, img_sink s)
     (void)b;
     (void)out;
     return img_fail(s, "JPEG support was not built in; install libjpeg-dev and rebuild, "
-                   "or convert to PPM");
+                       "or convert to PPM");
 }
 #endif

@@ -57,15 +57,14 @@ static int png_body(png_job *job)
     png_set_read_fn(job->png, job, png_on_read);
     png_read_info(job->png, job->info);
     if (img_new(job->out, (long)png_get_image_width(job->png, job->info),
-                  (long)png_get_image_height(job->png, job->info), job->s))
+                (long)png_get_image_height(job->png, job->info), job->s))
         return 1;
     passes = png_ask_rgb(job);
     if (png_get_rowbytes(job->png, job->info) != img_row_bytes(job->out))
         return img_fail(job->s, "PNG of an unexpected layout; convert it to 8-bit RGB");
     for (p = 0; p < passes; p++)
         for (y = 0; y < job->out->height; y++)
-            png_read_row(job->png, job->out->rgb + (size_t)y * img_row_bytes(job->out),
-                         NULL);
+            png_read_row(job->png, job->out->rgb + (size_t)y * img_row_bytes(job->out), NULL);
     png_read_end(job->png, NULL);
     return 0;
 }
@@ -84,8 +83,7 @@ int img_load_png(img_bytes *b, cli_image *out, img_sink s)
     job.in = b;
     job.out = out;
     job.s = s;
-    job.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &job, png_on_error,
-                                     png_on_warning);
+    job.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &job, png_on_error, png_on_warning);
     if (!job.png)
         return img_fail(s, "libpng could not start (out of memory or wrong version)");
     job.info = png_create_info_struct(job.png);
@@ -102,6 +100,6 @@ int img_load_png(img_bytes *b, cli_image *out, img_sink s)
     (void)b;
     (void)out;
     return img_fail(s, "PNG support was not built in; install libpng-dev and rebuild, "
-                   "or convert to PPM");
+                       "or convert to PPM");
 }
 #endif

@@ -105,8 +105,7 @@ int img_load_pnm(img_bytes *b, cli_image *out, img_sink s)
 
 static uint32_t le32(const unsigned char *p)
 {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-           (uint32_t)p[3] << 24;
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
 static int64_t signed32(uint32_t v)
@@ -122,13 +121,11 @@ static int bmp_layout_ok(const img_bytes *b, unsigned bits)
         return 0;
     if (compression == 0)
         return 1;
-    return compression == 3 && bits == 32 && b->size >= 66 &&
-           le32(b->data + 54) == 0xff0000u && le32(b->data + 58) == 0xff00u &&
-           le32(b->data + 62) == 0xffu;
+    return compression == 3 && bits == 32 && b->size >= 66 && le32(b->data + 54) == 0xff0000u &&
+           le32(b->data + 58) == 0xff00u && le32(b->data + 62) == 0xffu;
 }
 
-static void bmp_row(unsigned char *dst, const unsigned char *src, size_t width,
-                    size_t step)
+static void bmp_row(unsigned char *dst, const unsigned char *src, size_t width, size_t step)
 {
     size_t x;
     for (x = 0; x < width; x++, src += step, dst += 3) {
@@ -147,8 +144,7 @@ static int bmp_pixels(const img_bytes *b, cli_image *im, int top_down, img_sink 
         return img_fail(s, "BMP file is truncated: pixels are missing");
     for (y = 0; y < h; y++) {
         size_t row = top_down ? y : h - 1 - y;
-        bmp_row(im->rgb + y * img_row_bytes(im), b->data + offset + row * stride,
-                (size_t)im->width, step);
+        bmp_row(im->rgb + y * img_row_bytes(im), b->data + offset + row * stride, (size_t)im->width, step);
     }
     return 0;
 }

@@ -59,15 +59,13 @@ static void filter_fill(filter *f, int in, int out)
         for (i = first; i < last; i++)
             total += triangle((i + 0.5 - center) / wide);
         for (i = first; i < last; i++)
-            w[i - first] = (int32_t)(0.5 + triangle((i + 0.5 - center) / wide) /
-                                               total * (1 << WEIGHT_BITS));
+            w[i - first] = (int32_t)(0.5 + triangle((i + 0.5 - center) / wide) / total * (1 << WEIGHT_BITS));
         f->start[o] = first;
         f->count[o] = last - first;
     }
 }
 
-static unsigned char weigh(const unsigned char *p, size_t step, const int32_t *w,
-                           int n)
+static unsigned char weigh(const unsigned char *p, size_t step, const int32_t *w, int n)
 {
     int64_t sum = (int64_t)1 << (WEIGHT_BITS - 1);
     int k;
@@ -77,28 +75,24 @@ static unsigned char weigh(const unsigned char *p, size_t step, const int32_t *w
     return (unsigned char)(sum > 255 ? 255 : sum);
 }
 
-static void filter_line(const filter *f, int out, const unsigned char *src,
-                        unsigned char *dst, size_t step)
+static void filter_line(const filter *f, int out, const unsigned char *src, unsigned char *dst, size_t step)
 {
     int o;
     size_t c;
     for (o = 0; o < out; o++)
         for (c = 0; c < 3; c++)
-            dst[(size_t)o * step + c] =
-                weigh(src + (size_t)f->start[o] * step + c, step,
-                      f->weight + (size_t)o * (size_t)f->taps, f->count[o]);
+            dst[(size_t)o * step + c] = weigh(src + (size_t)f->start[o] * step + c, step,
+                                              f->weight + (size_t)o * (size_t)f->taps, f->count[o]);
 }
 
-static int resize_axis(const unsigned char *src, unsigned char *dst, int in, int out,
-                       axis from, axis to)
+static int resize_axis(const unsigned char *src, unsigned char *dst, int in, int out, axis from, axis to)
 {
     filter f = {0, NULL, NULL, NULL};
     int i, rc = filter_alloc(&f, in, out);
     if (!rc) {
         filter_fill(&f, in, out);
         for (i = 0; i < from.lines; i++)
-            filter_line(&f, out, src + (size_t)i * from.line_step,
-                        dst + (size_t)i * to.line_step, from.step);
+            filter_line(&f, out, src + (size_t)i * from.line_step, dst + (size_t)i * to.line_step, from.step);
     }
     filter_free(&f);
     return rc;
@@ -123,12 +117,10 @@ static int resize_tall(const cli_image *src, cli_image *dst)
 
 static int usable(const cli_image *im)
 {
-    return im && im->rgb && im->width > 0 && im->height > 0 &&
-           im->width <= IMG_MAX_SIDE && im->height <= IMG_MAX_SIDE;
+    return im && im->rgb && im->width > 0 && im->height > 0 && im->width <= IMG_MAX_SIDE && im->height <= IMG_MAX_SIDE;
 }
 
-int cli_image_resize(const cli_image *src, int w, int h, cli_image *dst, char *msg,
-                     size_t msg_size)
+int cli_image_resize(const cli_image *src, int w, int h, cli_image *dst, char *msg, size_t msg_size)
 {
     img_sink s = img_sink_of(msg, msg_size);
     cli_image middle = {0, 0, NULL};
@@ -147,22 +139,20 @@ int cli_image_resize(const cli_image *src, int w, int h, cli_image *dst, char *m
     return rc;
 }
 
-int cli_image_crop(const cli_image *src, int x, int y, int w, int h, cli_image *dst,
-                   char *msg, size_t msg_size)
+int cli_image_crop(const cli_image *src, int x, int y, int w, int h, cli_image *dst, char *msg, size_t msg_size)
 {
     img_sink s = img_sink_of(msg, msg_size);
     int row;
     memset(dst, 0, sizeof *dst);
     if (!usable(src))
         return img_fail(s, "cannot crop an empty image");
-    if (x < 0 || y < 0 || w < 1 || h < 1 || w > src->width || h > src->height ||
-        x > src->width - w || y > src->height - h)
+    if (x < 0 || y < 0 || w < 1 || h < 1 || w > src->width || h > src->height || x > src->width - w ||
+        y > src->height - h)
         return img_fail(s, "the crop rectangle reaches outside the image");
     if (img_new(dst, w, h, s))
         return 1;
     for (row = 0; row < h; row++)
         memcpy(dst->rgb + (size_t)row * img_row_bytes(dst),
-               src->rgb + (size_t)(y + row) * img_row_bytes(src) + (size_t)x * 3,
-               img_row_bytes(dst));
+               src->rgb + (size_t)(y + row) * img_row_bytes(src) + (size_t)x * 3, img_row_bytes(dst));
     return 0;
 }

@@ -8,7 +8,7 @@ static const struct cli_command commands[] = {
     {"explain", CMD_EXPLAIN, 1, 2, "MODEL [IMAGE] [options]",
      "Shows where a network looked: CAM, Grad-CAM, guided backprop, Guided Grad-CAM.", cmd_explain},
     {"predict", CMD_PREDICT, 2, 2, "MODEL IMAGE [options]", "Prints the best classes of an image.", cmd_predict},
-    {"info", CMD_INFO, 1, 1, "MODEL", "Prints inputs, outputs, nodes and operators of a network.", cmd_info},
+    {"info", CMD_INFO, 1, 1, "MODEL [options]", "Prints a network's shapes, costs, nodes and layers.", cmd_info},
     {"run", CMD_RUN, 1, 1, "MODEL --out DIR [options]",
      "Runs a network forward and, with --seed or --target, backward; writes arrays.", cmd_run},
     {"bench", CMD_BENCH, 1, 1, "MODEL [options]", "Measures a network on random inputs.", cmd_bench},

@@ -276,9 +276,10 @@ static int settle_shape(const struct cli_net *cn, const struct cli_args *args, i
     if (d->ndim < 0)
         return cli_fail("input %s declares no shape; give --shape %s=1x3x224x224", gc_net_input_name(cn->net, k),
                         gc_net_input_name(cn->net, k));
+    int picture = cn->open_side && d->ndim == 4 && is_float(d->dtype);
     for (int i = 0; i < d->ndim; i++)
         if (d->shape[i] < 0)
-            d->shape[i] = i == 0 && batch ? batch : 1;
+            d->shape[i] = i == 0 ? (batch ? batch : 1) : !picture ? 1 : i == 1 ? 3 : cn->open_side;
     return CLI_OK;
 }
 

@@ -11,6 +11,7 @@ struct cli_net {
     gc_run *run;
     char *bound; /* per input: 1 once a tensor was bound */
     const char *path;
+    int open_side; /* what cli_net_bind_rest takes for the open height and width of pictures; 0: 1 */
 };
 
 /* Each returns CLI_OK or prints a message and returns CLI_REFUSED. */

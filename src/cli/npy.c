@@ -177,8 +177,7 @@ static const char *parse_entry(cursor *c, header *h)
     int bit;
     if (parse_string(c, key, sizeof key) || !accept(c, ':'))
         return broken;
-    bit = !strcmp(key, "descr") ? 1 : !strcmp(key, "fortran_order") ? 2
-          : !strcmp(key, "shape") ? 4 : 0;
+    bit = !strcmp(key, "descr") ? 1 : !strcmp(key, "fortran_order") ? 2 : !strcmp(key, "shape") ? 4 : 0;
     if (bit == 0 || (h->seen & bit))
         return broken;
     h->seen |= bit;
@@ -294,8 +293,7 @@ static const char *read_data(FILE *f, cli_npy *a)
 }
 
 /* Steps a C-order index by one and keeps the Fortran offset in step with it. */
-static size_t next_offset(const cli_npy *a, const size_t *stride, size_t *index,
-                          size_t offset)
+static size_t next_offset(const cli_npy *a, const size_t *stride, size_t *index, size_t offset)
 {
     int d;
     for (d = a->ndim - 1; d >= 0; d--) {
@@ -372,18 +370,15 @@ int cli_npy_load(const char *path, cli_npy *out, char *msg, size_t msg_size)
 
 /* Version 1.0 preamble, padded so that the data start at a multiple of 64.
  * 8 sides of 20 digits and 60 letters fit 256 - 10 with room to spare. */
-static size_t format_header(unsigned char *out, size_t room, char kind, int item_size,
-                            int ndim, const long long *shape)
+static size_t format_header(unsigned char *out, size_t room, char kind, int item_size, int ndim, const long long *shape)
 {
     char *text = (char *)out + 10;
     size_t left = room - 10, n, total;
     int i;
-    n = (size_t)snprintf(text, left,
-                         "{'descr': '%c%c%d', 'fortran_order': False, 'shape': (",
+    n = (size_t)snprintf(text, left, "{'descr': '%c%c%d', 'fortran_order': False, 'shape': (",
                          item_size > 1 ? '<' : '|', kind, item_size);
     for (i = 0; i < ndim; i++)
-        n += (size_t)snprintf(text + n, left - n, "%lld%s", shape[i],
-                              i + 1 < ndim ? ", " : ndim == 1 ? "," : "");
+        n += (size_t)snprintf(text + n, left - n, "%lld%s", shape[i], i + 1 < ndim ? ", " : ndim == 1 ? "," : "");
     n += (size_t)snprintf(text + n, left - n, "), }");
     total = (10 + n + 1 + 63) / 64 * 64;
     memset(text + n, ' ', total - 10 - n);
@@ -409,8 +404,8 @@ static int write_items(FILE *f, const unsigned char *p, size_t item, size_t byte
     return 0;
 }
 
-int cli_npy_save(const char *path, char kind, int item_size, const void *data,
-                 int ndim, const long long *shape, char *msg, size_t msg_size)
+int cli_npy_save(const char *path, char kind, int item_size, const void *data, int ndim, const long long *shape,
+                 char *msg, size_t msg_size)
 {
     unsigned char head[320];
     size_t bytes = 0, n;
@@ -432,8 +427,7 @@ int cli_npy_save(const char *path, char kind, int item_size, const void *data,
     return report(path, "writing failed (is the disk full?)", msg, msg_size);
 }
 
-int cli_npy_save_f32(const char *path, const float *data, int ndim,
-                     const long long *shape, char *msg, size_t msg_size)
+int cli_npy_save_f32(const char *path, const float *data, int ndim, const long long *shape, char *msg, size_t msg_size)
 {
     return cli_npy_save(path, 'f', (int)sizeof *data, data, ndim, shape, msg, msg_size);
 }

@@ -24,11 +24,10 @@ typedef struct cli_npy {
  * little-endian; Fortran order is turned into C order. */
 int cli_npy_load(const char *path, cli_npy *out, char *msg, size_t msg_size);
 
-int cli_npy_save(const char *path, char kind, int item_size, const void *data,
-                 int ndim, const long long *shape, char *msg, size_t msg_size);
+int cli_npy_save(const char *path, char kind, int item_size, const void *data, int ndim, const long long *shape,
+                 char *msg, size_t msg_size);
 
-int cli_npy_save_f32(const char *path, const float *data, int ndim,
-                     const long long *shape, char *msg, size_t msg_size);
+int cli_npy_save_f32(const char *path, const float *data, int ndim, const long long *shape, char *msg, size_t msg_size);
 
 void cli_npy_free(cli_npy *array);
 

@@ -8,16 +8,15 @@
 
 typedef struct writer {
     FILE *f;
-    uint32_t crc;        /* of the chunk being written */
+    uint32_t crc;          /* of the chunk being written */
     uint32_t sum_a, sum_b; /* Adler-32 of the raw rows so far */
 } writer;
 
 static uint32_t crc_add(uint32_t crc, const unsigned char *p, size_t n)
 {
-    static const uint32_t nibble[16] = {
-        0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u,
-        0x4db26158u, 0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu,
-        0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
+    static const uint32_t nibble[16] = {0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u,
+                                        0x4db26158u, 0x5005713cu, 0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu,
+                                        0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
     while (n--) {
         crc ^= *p++;
         crc = (crc >> 4) ^ nibble[crc & 15u];
@@ -128,8 +127,7 @@ static int fail(char *msg, size_t msg_size, const char *path, const char *text)
     return 1;
 }
 
-int png_store_write(const char *path, const unsigned char *rgb, int width, int height,
-                    char *msg, size_t msg_size)
+int png_store_write(const char *path, const unsigned char *rgb, int width, int height, char *msg, size_t msg_size)
 {
     writer w = {NULL, 0, 1, 0};
     int y, bad;

@@ -64,6 +64,8 @@ gc_status gc_cam_pattern(gc_run *run, const char *layer, const char *output, gc_
             return GRADCAM_OK;
         }
     }
-    return gc_fail(err, GRADCAM_E_UNSUPPORTED, "CAM: \"%s\" does not lead to \"%s\" in a single chain; use "
-                   "Grad-CAM (gc_gradcam)", layer, output);
+    return gc_fail(err, GRADCAM_E_UNSUPPORTED,
+                   "CAM: \"%s\" does not lead to \"%s\" in a single chain; use "
+                   "Grad-CAM (gc_gradcam)",
+                   layer, output);
 }

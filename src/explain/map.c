@@ -8,8 +8,7 @@
 #include "base/ctx.h"
 #include "base/status.h"
 
-gc_status gc_map_make(gc_ctx *ctx, int32_t ndim, const int64_t *shape, gc_tensor *into, gc_tensor **out,
-                      gc_error *err)
+gc_status gc_map_make(gc_ctx *ctx, int32_t ndim, const int64_t *shape, gc_tensor *into, gc_tensor **out, gc_error *err)
 {
     gc_tensor_desc d;
     memset(&d, 0, sizeof d);
@@ -78,8 +77,8 @@ static double pooled(const gc_tensor_desc *g, const float *channel, const gc_exp
 }
 
 /* Eq. 2 for one sample; `sum` holds one double per position. */
-static void weigh_sample(const gc_tensor_desc *a, const gc_tensor_desc *g, int64_t sample,
-                         const gc_explain_options *o, double *sum, float *map)
+static void weigh_sample(const gc_tensor_desc *a, const gc_tensor_desc *g, int64_t sample, const gc_explain_options *o,
+                         double *sum, float *map)
 {
     int64_t n = positions_of(a);
     for (int64_t p = 0; p < n; p++) {
@@ -151,24 +150,42 @@ static void source(int32_t mode, int64_t x, int64_t from, int64_t to, int64_t *l
     *weight = *low + 1 < from ? (float)(at - (double)*low) : 0.0f;
 }
 
-static void resize_plane(const float *src, int64_t rs, int64_t cs, int64_t h, int64_t w, int32_t mode, float *dst,
-                         int64_t out_h, int64_t out_w)
+/* A plane of a map: its last two dimensions. */
+typedef struct plane {
+    float *data;
+    int64_t height, width, row, column; /* row, column: strides */
+} plane;
+
+static void resize_plane(const plane *src, int32_t mode, const plane *dst)
 {
-    for (int64_t y = 0; y < out_h; y++) {
+    for (int64_t y = 0; y < dst->height; y++) {
         int64_t y0;
         float wy;
-        source(mode, y, h, out_h, &y0, &wy);
-        const float *upper = src + y0 * rs, *lower = wy > 0.0f ? upper + rs : upper;
-        for (int64_t x = 0; x < out_w; x++) {
+        source(mode, y, src->height, dst->height, &y0, &wy);
+        const float *upper = src->data + y0 * src->row, *lower = wy > 0.0f ? upper + src->row : upper;
+        for (int64_t x = 0; x < dst->width; x++) {
             int64_t x0, next;
             float wx;
-            source(mode, x, w, out_w, &x0, &wx);
-            next = (wx > 0.0f ? x0 + 1 : x0) * cs;
-            float top = upper[x0 * cs] * (1.0f - wx) + upper[next] * wx;
-            float bottom = lower[x0 * cs] * (1.0f - wx) + lower[next] * wx;
-            dst[y * out_w + x] = top * (1.0f - wy) + bottom * wy;
+            source(mode, x, src->width, dst->width, &x0, &wx);
+            next = (wx > 0.0f ? x0 + 1 : x0) * src->column;
+            x0 *= src->column;
+            float top = upper[x0] * (1.0f - wx) + upper[next] * wx;
+            float bottom = lower[x0] * (1.0f - wx) + lower[next] * wx;
+            dst->data[y * dst->row + x * dst->column] = top * (1.0f - wy) + bottom * wy;
         }
     }
+}
+
+/* Plane `index` of the leading dimensions, which are counted row-major. */
+static plane plane_of(const gc_tensor_desc *d, int64_t index)
+{
+    const int32_t y = d->ndim - 2, x = d->ndim - 1;
+    int64_t offset = 0;
+    for (int32_t i = y - 1; i >= 0; i--) {
+        offset += index % d->shape[i] * d->strides[i];
+        index /= d->shape[i];
+    }
+    return (plane){(float *)d->data + offset, d->shape[y], d->shape[x], d->strides[y], d->strides[x]};
 }
 
 gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tensor *dst, gc_error *err)
@@ -179,28 +196,46 @@ gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tensor *dst, gc_e
     }
     gc_tensor_describe(src, &s);
     gc_tensor_describe(dst, &d);
-    bool ok = s.ndim == d.ndim && s.ndim >= 2 && s.ndim <= 3 && s.dtype == GRADCAM_F32 && d.dtype == GRADCAM_F32;
-    int64_t planes = ok && s.ndim == 3 ? s.shape[0] : 1;
-    if (!ok || (s.ndim == 3 && d.shape[0] != planes)) {
-        return gc_fail(err, GRADCAM_E_SHAPE, "gc_map_resize: needs float32 [H, W] or [N, H, W], equal N");
+    bool fits = s.ndim == d.ndim && s.ndim >= 2 && s.dtype == GRADCAM_F32 && d.dtype == GRADCAM_F32;
+    int64_t planes = 1;
+    for (int32_t i = 0; fits && i < s.ndim - 2; i++) {
+        fits = s.shape[i] == d.shape[i];
+        planes *= s.shape[i];
     }
-    int32_t y = s.ndim - 2, x = s.ndim - 1;
-    if (s.shape[y] < 1 || s.shape[x] < 1) {
+    if (!fits) {
+        return gc_fail(err, GRADCAM_E_SHAPE,
+                       "gc_map_resize: needs two float32 tensors [..., H, W] that differ in the "
+                       "last two dimensions only");
+    }
+    if (s.shape[s.ndim - 2] < 1 || s.shape[s.ndim - 1] < 1) {
         return gc_fail(err, GRADCAM_E_SHAPE, "gc_map_resize: the map is empty");
     }
     for (int64_t i = 0; i < planes; i++) {
-        resize_plane((const float *)s.data + (s.ndim == 3 ? i * s.strides[0] : 0), s.strides[y], s.strides[x],
-                     s.shape[y], s.shape[x], mode, (float *)d.data + i * d.shape[y] * d.shape[x], d.shape[y],
-                     d.shape[x]);
+        const plane from = plane_of(&s, i), to = plane_of(&d, i);
+        resize_plane(&from, mode, &to);
     }
     return GRADCAM_OK;
+}
+
+/* Row-major without gaps: the elements of a sample lie one after the other. */
+static bool dense(const gc_tensor_desc *d)
+{
+    int64_t step = 1;
+    for (int32_t i = d->ndim - 1; i >= 0; i--) {
+        if (d->shape[i] != 1 && d->strides[i] != step) {
+            return false;
+        }
+        step *= d->shape[i];
+    }
+    return true;
 }
 
 gc_status gc_map_normalize(gc_tensor *map, gc_error *err)
 {
     gc_tensor_desc d;
-    if (map == NULL || gc_tensor_describe(map, &d) != GRADCAM_OK || d.dtype != GRADCAM_F32 || d.ndim < 1) {
-        return gc_fail(err, GRADCAM_E_INVALID, "gc_map_normalize: needs a float32 map of rank 1 or more");
+    if (map == NULL || gc_tensor_describe(map, &d) != GRADCAM_OK || d.dtype != GRADCAM_F32 || d.ndim < 1 ||
+        !dense(&d)) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_map_normalize: needs a row-major float32 map of rank 1 or more");
     }
     int64_t n = 1;
     for (int32_t i = 1; i < d.ndim; i++) {

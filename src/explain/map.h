@@ -11,7 +11,6 @@ gc_status gc_map_weigh(gc_ctx *ctx, const gc_tensor *act, const gc_tensor *grad,
 /* GRADCAM_WARN_* of a float32 row-major map. */
 uint32_t gc_map_warnings(const gc_tensor *map);
 /* A float32 tensor of that shape: `into` referenced, or a new one. */
-gc_status gc_map_make(gc_ctx *ctx, int32_t ndim, const int64_t *shape, gc_tensor *into, gc_tensor **out,
-                      gc_error *err);
+gc_status gc_map_make(gc_ctx *ctx, int32_t ndim, const int64_t *shape, gc_tensor *into, gc_tensor **out, gc_error *err);
 
 #endif

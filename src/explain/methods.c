@@ -135,8 +135,8 @@ static gc_status sweep_maps(gc_aim *aim, const char *const *layers, size_t n, co
     return GRADCAM_OK;
 }
 
-gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers,
-                            const gc_explain_options *options, gc_tensor **maps, gc_error *err)
+gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers, const gc_explain_options *options,
+                            gc_tensor **maps, gc_error *err)
 {
     gc_explain_options own, *o = &own;
     gc_aim aim;

@@ -10,7 +10,7 @@ typedef struct gc_aim {
     gc_run *run;
     gc_ctx *ctx;
     gc_target target;
-    const char *output;      /* the value that the backward pass starts from */
+    const char *output; /* the value that the backward pass starts from */
     int64_t index;
     double score;
 } gc_aim;

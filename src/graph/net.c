@@ -107,8 +107,8 @@ int32_t gc_net_find_node_value(const gc_net *net, const char *name)
 
 int32_t gc_net_value(gc_net *net, const char *name)
 {
-    if (!grow_table(net) || !grow(net->ctx, (void **)&net->values, net->n_values, &net->cap_values,
-                                  sizeof *net->values)) {
+    if (!grow_table(net) ||
+        !grow(net->ctx, (void **)&net->values, net->n_values, &net->cap_values, sizeof *net->values)) {
         return -1;
     }
     gc_name_slot *slot = find_slot(net->table, net->table_size, name);
@@ -305,9 +305,9 @@ static gc_status fill_node(gc_net *net, gc_node *n, const char *const *inputs, s
     return set_node_outputs(net, n, outputs, n_outputs, err);
 }
 
-gc_status gc_net_add_node(gc_net *net, const char *domain, const char *op, const char *name,
-                          const char *const *inputs, size_t n_inputs, const char *const *outputs, size_t n_outputs,
-                          const gc_attr_value *attrs, size_t n_attrs, gc_error *err)
+gc_status gc_net_add_node(gc_net *net, const char *domain, const char *op, const char *name, const char *const *inputs,
+                          size_t n_inputs, const char *const *outputs, size_t n_outputs, const gc_attr_value *attrs,
+                          size_t n_attrs, gc_error *err)
 {
     if (n_inputs > INT32_MAX / 2 || n_outputs > INT32_MAX / 2) {
         return gc_fail(err, GRADCAM_E_LIMIT, "node \"%s\" has too many inputs or outputs", name == NULL ? "" : name);

@@ -7,22 +7,22 @@
 
 typedef struct gc_value {
     char *name;
-    gc_tensor *weight;  /* constant data, or NULL */
-    int32_t producer;   /* node, or -1 */
-    int32_t is_input;   /* a graph input (weight may be its default, old IR) */
-    gc_dtype dtype;     /* declared, 0 if not */
-    int32_t ndim;       /* declared, -1 if not */
+    gc_tensor *weight;               /* constant data, or NULL */
+    int32_t producer;                /* node, or -1 */
+    int32_t is_input;                /* a graph input (weight may be its default, old IR) */
+    gc_dtype dtype;                  /* declared, 0 if not */
+    int32_t ndim;                    /* declared, -1 if not */
     int64_t shape[GRADCAM_MAX_DIMS]; /* -1: symbolic */
 } gc_value;
 
 typedef struct gc_node {
-    char *name;   /* never empty: made from the operator and index if absent */
+    char *name; /* never empty: made from the operator and index if absent */
     char *op_name;
-    char *domain; /* "" for the ONNX operators */
+    char *domain;            /* "" for the ONNX operators */
     const gc_op_def *custom; /* the host's operator, or NULL */
-    const gc_op *op; /* NULL only before gc_net_finish */
-    int32_t *in;  /* value ids, -1 absent */
-    int32_t *out; /* value ids, -1 not wanted */
+    const gc_op *op;         /* NULL only before gc_net_finish */
+    int32_t *in;             /* value ids, -1 absent */
+    int32_t *out;            /* value ids, -1 not wanted */
     gc_attr_value *attrs;
     size_t n_attrs;
     int32_t n_in, n_out;
@@ -44,7 +44,7 @@ struct gc_net {
     size_t table_size;
     int32_t n_values, n_nodes, n_inputs, n_outputs;
     int32_t cap_values, cap_nodes, cap_inputs, cap_outputs;
-    uint64_t max_bytes;     /* gc_load_options */
+    uint64_t max_bytes; /* gc_load_options */
     uint64_t max_run_bytes;
     void *packs; /* atomic; see graph/packs.h */
     int32_t opset;
@@ -71,9 +71,9 @@ gc_status gc_net_add_input(gc_net *net, const char *name, gc_dtype dtype, int32_
 gc_status gc_net_add_weight(gc_net *net, const char *name, gc_tensor *t, gc_error *err);
 gc_status gc_net_add_output(gc_net *net, const char *name, gc_error *err);
 /* Copies names and attributes (tensors referenced).  Names "" or NULL: absent. */
-gc_status gc_net_add_node(gc_net *net, const char *domain, const char *op, const char *name,
-                          const char *const *inputs, size_t n_inputs, const char *const *outputs, size_t n_outputs,
-                          const gc_attr_value *attrs, size_t n_attrs, gc_error *err);
+gc_status gc_net_add_node(gc_net *net, const char *domain, const char *op, const char *name, const char *const *inputs,
+                          size_t n_inputs, const char *const *outputs, size_t n_outputs, const gc_attr_value *attrs,
+                          size_t n_attrs, gc_error *err);
 /* Resolves operators (all unknown ones in one message), checks that every value
    has one producer, sorts the nodes; after it the network may be run. */
 gc_status gc_net_finish(gc_net *net, gc_error *err);

@@ -9,7 +9,7 @@
 
 typedef struct gc_pack_key {
     int32_t node;
-    int32_t folded;   /* weights changed by a BatchNormalization */
+    int32_t folded; /* weights changed by a BatchNormalization */
     int32_t backward;
     int32_t reserved0;
     uint64_t variant; /* the operator's own */

@@ -221,7 +221,11 @@ gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, 
     if (s->active) {
         gc_tensor_convert(seed, &s->grad);
     }
-    return gc_exec_backward(run, s->active ? slot : -1, err);
+    gc_status status = gc_exec_backward(run, s->active ? slot : -1, err);
+    for (int32_t i = 0; i < run->plan->n_slots && status != GRADCAM_OK; i++) {
+        run->plan->slots[i].has_grad = 0; /* half a gradient is none */
+    }
+    return status;
 }
 
 gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err)

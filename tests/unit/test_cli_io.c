@@ -50,15 +50,13 @@ static size_t slurp(const tally *t, unsigned char *buf, size_t room)
 }
 
 /* Loads `data` as a picture; 1 if it gives exactly the w*h*3 bytes of `want`. */
-static int image_is(tally *t, const void *data, size_t n, int w, int h,
-                    const unsigned char *want)
+static int image_is(tally *t, const void *data, size_t n, int w, int h, const unsigned char *want)
 {
     cli_image im;
     int same;
     if (spill(t, data, n) || cli_image_load(t->path, &im, t->msg, sizeof t->msg))
         return 0;
-    same = im.width == w && im.height == h &&
-           memcmp(im.rgb, want, (size_t)w * (size_t)h * 3) == 0;
+    same = im.width == w && im.height == h && memcmp(im.rgb, want, (size_t)w * (size_t)h * 3) == 0;
     cli_image_free(&im);
     return same;
 }
@@ -108,22 +106,27 @@ static void test_pnm(tally *t)
     static const unsigned char two[] = {255, 255, 255, 0, 0, 0};
     static const unsigned char six[] = {1, 2, 3, 40, 50, 60};
     const unsigned char *bytes = (const unsigned char *)p6;
-    check(t, image_is(t, p6, sizeof p6 - 1, 2, 2, (const unsigned char *)"ABCDEFGHIJKL"),
-          "P6");
+    check(t, image_is(t, p6, sizeof p6 - 1, 2, 2, (const unsigned char *)"ABCDEFGHIJKL"), "P6");
     check(t, image_is(t, p5, sizeof p5 - 1, 2, 1, two), "P5");
     check(t, image_is(t, p3, sizeof p3 - 1, 1, 2, six), "P3");
     check(t, image_is(t, p2, sizeof p2 - 1, 2, 1, two), "P2");
     check(t, prefixes_refused(t, bytes, sizeof p6 - 1, image_refused), "P6 prefixes");
-    check(t, prefixes_refused(t, (const unsigned char *)p3, sizeof p3 - 3, image_refused),
-          "P3 prefixes");
+    check(t, prefixes_refused(t, (const unsigned char *)p3, sizeof p3 - 3, image_refused), "P3 prefixes");
 }
 
 static void test_bad_pictures(tally *t)
 {
-    static const char *const bad[] = {
-        "P6 0 1 255\n", "P6 99999 1 255\nabc", "P6 32768 32768 255\nabc",
-        "P6 1 1 65535\nabcdef", "P6 1 1 0\nabc", "P6 -1 1 255\nabc",
-        "P6 9999999999 1 255\nabc", "P3 1 1 9 1 2 10", "GIF89a", "P1 1 1 0", "x"};
+    static const char *const bad[] = {"P6 0 1 255\n",
+                                      "P6 99999 1 255\nabc",
+                                      "P6 32768 32768 255\nabc",
+                                      "P6 1 1 65535\nabcdef",
+                                      "P6 1 1 0\nabc",
+                                      "P6 -1 1 255\nabc",
+                                      "P6 9999999999 1 255\nabc",
+                                      "P3 1 1 9 1 2 10",
+                                      "GIF89a",
+                                      "P1 1 1 0",
+                                      "x"};
     size_t i;
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
         check(t, image_refused(t, bad[i], strlen(bad[i])), bad[i]);
@@ -150,8 +153,7 @@ static size_t make_bmp(unsigned char *out, unsigned bits, int top_down)
     out[28] = (unsigned char)bits;
     for (y = 0; y < 2; y++)
         for (x = 0; x < 2; x++)
-            memcpy(out + 54 + (top_down ? y : 1 - y) * stride + x * step,
-                   pixels[y] + x * 3, 3);
+            memcpy(out + 54 + (top_down ? y : 1 - y) * stride + x * step, pixels[y] + x * 3, 3);
     return 54 + stride * 2;
 }
 
@@ -217,8 +219,7 @@ static void check_png(tally *t, int w, int h)
         check(t, !png_store_write(t->path, rgb, w, h, t->msg, sizeof t->msg), "PNG write");
         n = slurp(t, file, room);
         check(t, n > 33 && !memcmp(file, "\x89PNG\r\n\x1a\n", 8), "PNG signature");
-        check(t, n > 33 && be32(file + 16) == (uint32_t)w && be32(file + 20) == (uint32_t)h,
-              "PNG size");
+        check(t, n > 33 && be32(file + 16) == (uint32_t)w && be32(file + 20) == (uint32_t)h, "PNG size");
         check(t, n > 33 && chunks_ok(file, n), "PNG chunks");
 #ifdef GRADCAM_HAVE_PNG
         check(t, image_is(t, file, n, w, h, rgb), "PNG read back");
@@ -245,9 +246,9 @@ static void test_npy_types(tally *t)
         int rc = cli_npy_save(t->path, p[0], size, data, 3, shape, t->msg, sizeof t->msg);
         check(t, !rc, "npy save");
         rc = cli_npy_load(t->path, &a, t->msg, sizeof t->msg);
-        check(t, !rc && a.kind == p[0] && a.item_size == size && a.ndim == 3 &&
-                     !memcmp(a.shape, shape, sizeof shape) &&
-                     a.bytes == (size_t)(24 * size) && !memcmp(a.data, data, a.bytes),
+        check(t,
+              !rc && a.kind == p[0] && a.item_size == size && a.ndim == 3 && !memcmp(a.shape, shape, sizeof shape) &&
+                  a.bytes == (size_t)(24 * size) && !memcmp(a.data, data, a.bytes),
               "npy load");
         cli_npy_free(&a);
     }
@@ -267,10 +268,10 @@ static void test_npy_shapes(tally *t)
         if (!rc)
             cli_npy_free(&a);
     }
-    check(t, prefixes_refused(t, file, slurp(t, file, sizeof file), npy_refused),
-          "npy prefixes");
-    check(t, !cli_npy_save_f32(t->path, NULL, 2, empty, t->msg, sizeof t->msg) &&
-                 !cli_npy_load(t->path, &a, t->msg, sizeof t->msg) && a.bytes == 0,
+    check(t, prefixes_refused(t, file, slurp(t, file, sizeof file), npy_refused), "npy prefixes");
+    check(t,
+          !cli_npy_save_f32(t->path, NULL, 2, empty, t->msg, sizeof t->msg) &&
+              !cli_npy_load(t->path, &a, t->msg, sizeof t->msg) && a.bytes == 0,
           "empty npy");
     cli_npy_free(&a);
 }
@@ -292,11 +293,9 @@ static void test_npy_fortran(tally *t)
     static const unsigned char want[6] = {1, 3, 5, 2, 4, 6};
     unsigned char file[512];
     cli_npy a;
-    size_t n = make_npy(file, "{'shape':(2,3),'fortran_order':True,\"descr\":'|u1'}\n",
-                        "\1\2\3\4\5\6", 6);
+    size_t n = make_npy(file, "{'shape':(2,3),'fortran_order':True,\"descr\":'|u1'}\n", "\1\2\3\4\5\6", 6);
     int rc = spill(t, file, n) || cli_npy_load(t->path, &a, t->msg, sizeof t->msg);
-    check(t, !rc && a.ndim == 2 && a.shape[1] == 3 && !memcmp(a.data, want, 6),
-          "Fortran order");
+    check(t, !rc && a.ndim == 2 && a.shape[1] == 3 && !memcmp(a.data, want, 6), "Fortran order");
     if (!rc)
         cli_npy_free(&a);
     file[6] = 9;
@@ -310,27 +309,26 @@ static void test_npy_fortran(tally *t)
 
 static void test_npy_hostile(tally *t)
 {
-    static const char *const bad[] = {
-        HEAD "(-1,), }",
-        HEAD "(99999999999999999999999,), }",
-        HEAD "(4294967296, 4294967296, 4294967296), }",
-        HEAD "(0, 9223372036854775807, 9223372036854775807), }",
-        HEAD "(9223372036854775807,), }",
-        HEAD "(1,1,1,1,1,1,1,1,1), }",
-        HEAD "(1,",
-        HEAD "1, }",
-        HEAD "(1,), } junk",
-        HEAD "(1,), 'shape': (1,)}",
-        HEAD "(1,), 'evil': 1}",
-        HEAD "(), 'descr",
-        "{'descr': '>f4', 'fortran_order': False, 'shape': (1,)}",
-        "{'descr': '<c8', 'fortran_order': False, 'shape': (1,)}",
-        "{'descr': '|O8', 'fortran_order': False, 'shape': (1,)}",
-        "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
-        "{'fortran_order': False, 'shape': (1,)}",
-        "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
-        "{",
-        ""};
+    static const char *const bad[] = {HEAD "(-1,), }",
+                                      HEAD "(99999999999999999999999,), }",
+                                      HEAD "(4294967296, 4294967296, 4294967296), }",
+                                      HEAD "(0, 9223372036854775807, 9223372036854775807), }",
+                                      HEAD "(9223372036854775807,), }",
+                                      HEAD "(1,1,1,1,1,1,1,1,1), }",
+                                      HEAD "(1,",
+                                      HEAD "1, }",
+                                      HEAD "(1,), } junk",
+                                      HEAD "(1,), 'shape': (1,)}",
+                                      HEAD "(1,), 'evil': 1}",
+                                      HEAD "(), 'descr",
+                                      "{'descr': '>f4', 'fortran_order': False, 'shape': (1,)}",
+                                      "{'descr': '<c8', 'fortran_order': False, 'shape': (1,)}",
+                                      "{'descr': '|O8', 'fortran_order': False, 'shape': (1,)}",
+                                      "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
+                                      "{'fortran_order': False, 'shape': (1,)}",
+                                      "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
+                                      "{",
+                                      ""};
     unsigned char file[512];
     size_t i;
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -349,8 +347,7 @@ static void test_resize(tally *t)
         return;
     memset(src.rgb, 201, 37 * 23 * 3);
     for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        int rc = cli_image_resize(&src, sizes[i][0], sizes[i][1], &dst, t->msg,
-                                  sizeof t->msg);
+        int rc = cli_image_resize(&src, sizes[i][0], sizes[i][1], &dst, t->msg, sizeof t->msg);
         n = rc ? 0 : (size_t)dst.width * (size_t)dst.height * 3;
         for (k = 0; k < n && dst.rgb[k] == 201; k++)
             ;
@@ -372,8 +369,10 @@ static void test_crop(tally *t)
     src.width = 4;
     src.height = 3;
     src.rgb = rgb;
-    check(t, !cli_image_crop(&src, 1, 1, 2, 2, &dst, t->msg, sizeof t->msg) &&
-                 dst.rgb[0] == 15 && dst.rgb[6] == 27 && dst.rgb[11] == 32, "crop");
+    check(t,
+          !cli_image_crop(&src, 1, 1, 2, 2, &dst, t->msg, sizeof t->msg) && dst.rgb[0] == 15 && dst.rgb[6] == 27 &&
+              dst.rgb[11] == 32,
+          "crop");
     cli_image_free(&dst);
     check(t, cli_image_crop(&src, 3, 0, 2, 1, &dst, t->msg, sizeof t->msg), "crop outside");
     check(t, cli_image_crop(&src, -1, 0, 2, 1, &dst, t->msg, sizeof t->msg), "crop left of 0");

@@ -182,7 +182,7 @@ static void test_host(tally *t, float *pixels, const float *want, float *got)
     o.allocator = &a;
     o.executor = &e;
     o.logger = &l;
-    o.n_threads = 4; /* the host's job system wins */
+    o.n_threads = 4;                                     /* the host's job system wins */
     FILE *warm = fopen("docs/demo/garments.onnx", "rb"); /* stdio's own buffer is the C library's affair */
     if (warm != NULL) {
         fclose(warm);

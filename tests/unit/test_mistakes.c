@@ -85,8 +85,10 @@ static void test_order(tally *t, host *h)
     refused(t, h, gc_run_gradient(h->run, NULL, &h->out, &h->err), GRADCAM_E_STATE, "GRADCAM_WATCH_GRAD", "");
     refused(t, h, gc_run_backward(h->run, NULL, NULL, &h->err), GRADCAM_E_INVALID, "seed", "NULL");
     refused(t, h, gc_run_backward(h->run, NULL, h->small, &h->err), GRADCAM_E_SHAPE, "[1, 10]", "[1, 3, 64, 64]");
-    expect(t, gc_run_watch(h->run, "image", GRADCAM_WATCH_GRAD, &h->err) == GRADCAM_OK &&
-                  gc_run_forward(h->run, &h->err) == GRADCAM_OK, h->err.message);
+    expect(t,
+           gc_run_watch(h->run, "image", GRADCAM_WATCH_GRAD, &h->err) == GRADCAM_OK &&
+               gc_run_forward(h->run, &h->err) == GRADCAM_OK,
+           h->err.message);
     refused(t, h, gc_run_gradient(h->run, "image", &h->out, &h->err), GRADCAM_E_NO_GRADIENT, "image",
             "gc_run_backward");
 }
@@ -138,8 +140,10 @@ static void test_models(tally *t, host *h)
     refused(t, h, gc_builder_node(b, NULL, NULL, in, 1, out, 1, NULL, 0, &h->err), GRADCAM_E_INVALID, "operator", "");
     expect(t, gc_builder_input(b, "x", &d, &h->err) == GRADCAM_OK, h->err.message);
     refused(t, h, gc_builder_input(b, "x", &d, &h->err), GRADCAM_E_FORMAT, "\"x\"", "twice");
-    expect(t, gc_builder_node(b, "Magic", "wand", in, 1, out, 1, NULL, 0, &h->err) == GRADCAM_OK &&
-                  gc_builder_output(b, "y", &h->err) == GRADCAM_OK, h->err.message);
+    expect(t,
+           gc_builder_node(b, "Magic", "wand", in, 1, out, 1, NULL, 0, &h->err) == GRADCAM_OK &&
+               gc_builder_output(b, "y", &h->err) == GRADCAM_OK,
+           h->err.message);
     refused(t, h, gc_builder_finish(b, &net, &h->err), GRADCAM_E_UNSUPPORTED, "Magic (node \"wand\")",
             "gc_ctx_register_op");
     gc_builder_destroy(b);

@@ -28,7 +28,7 @@ typedef struct worker {
     int64_t class_index;
     double sums[METHODS];
     gc_status status;
-    int same;        /* every round gave the same sums */
+    int same; /* every round gave the same sums */
     gc_error err;
 } worker;
 

@@ -130,7 +130,7 @@ external_fn = C.CFUNCTYPE(i32, ptr, text, u64, ptr, size)
 
 class gc_load_options(C.Structure):
     _fields_ = [("struct_size", u32), ("max_nodes", u32), ("max_bytes", u64), ("read_external", external_fn),
-                ("external_user", ptr)]
+                ("external_user", ptr), ("max_run_bytes", u64)]
 
 
 class gc_attr(C.Structure):
@@ -202,6 +202,7 @@ PROTOTYPES = {
     "gc_net_input_count": (i32, [net_p]),
     "gc_net_input_name": (text, [net_p, i32]),
     "gc_net_input_desc": (gc_status, [net_p, i32, _desc]),
+    "gc_net_parameter_count": (i64, [net_p]),
     "gc_net_output_count": (i32, [net_p]),
     "gc_net_output_name": (text, [net_p, i32]),
     "gc_builder_create": (gc_status, [ctx_p, i32, _p(builder_p), _err]),
@@ -234,6 +235,7 @@ PROTOTYPES = {
     "gc_run_gradient": (gc_status, [run_p, text, _p(tensor_p), _err]),
     "gc_run_describe": (gc_status, [run_p, text, _desc, _err]),
     "gc_run_arena_bytes": (size, [run_p]),
+    "gc_run_node_flops": (i64, [run_p, i32]),
     "gc_run_set_rule": (gc_status, [run_p, gc_rule, _err]),
     "gc_run_rule_node_count": (i32, [run_p]),
     "gc_run_rule_node": (i32, [run_p, i32]),
@@ -244,6 +246,7 @@ PROTOTYPES = {
     "gc_gradcam_layers": (gc_status, [run_p, _p(text), size, _explain, _p(tensor_p), _err]),
     "gc_guided_backprop": (gc_status, [run_p, _explain, _p(tensor_p), _err]),
     "gc_guided_gradcam": (gc_status, [run_p, _explain, _p(tensor_p), _err]),
+    "gc_candidate_layers": (gc_status, [run_p, _p(gc_target), _p(text), size, _p(size), _err]),
     "gc_map_resize": (gc_status, [tensor_p, i32, tensor_p, _err]),
     "gc_map_normalize": (gc_status, [tensor_p, _err]),
 }
