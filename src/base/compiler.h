@@ -36,6 +36,12 @@
 #define GC_ALWAYS_INLINE inline
 #endif
 
+#if defined(__GNUC__)
+#define GC_PREFETCH_WRITE(p) __builtin_prefetch((p), 1)
+#else
+#define GC_PREFETCH_WRITE(p) ((void)(p))
+#endif
+
 /* Unrolls the loop that follows wholly (at most n rounds), so that arrays of
    sums become registers; GC_KEEP_LOOP leaves it a loop. */
 #define GC_PRAGMA(text) _Pragma(#text)

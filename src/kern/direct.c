@@ -206,7 +206,8 @@ static void cut(direct *d)
     d->length = d->depth / d->n_segments;
     d->panels = (g->out_c + g->kern->nr - 1) / g->kern->nr;
     d->panel_floats = d->depth * g->kern->nr;
-    d->tiles_line = (d->width + g->kern->mr - 1) / g->kern->mr;
+    int64_t rows = gc_kern_tile_rows(g->kern, d->row_step);
+    d->tiles_line = (d->width + rows - 1) / rows;
     d->panels_inner = d->depth * g->out_c * (int64_t)sizeof(float) <= OUTER_BYTES;
     int64_t total = d->flat ? d->tiles_line : d->lines;
     int64_t flops = 2 * d->depth * (d->panels_inner ? g->out_c : min64(g->kern->nr, g->out_c)) *

@@ -149,7 +149,7 @@ static gc_status multiply_block(const gc_ctx *ctx, gemm_job *j)
         j->m = min64(most, m - row);
         j->a = a + row * j->a_row;
         j->c = c + row * j->ldc;
-        j->tiles = ceil_div(j->m, j->kern->mr);
+        j->tiles = ceil_div(j->m, gc_kern_tile_rows(j->kern, j->a_col == 1 ? j->a_row : j->kc));
         j->spans = ceil_div(j->tiles, TILES_ITEM);
         if (j->a_col != 1) {
             GC_TRY(gc_parallel(ctx, pack_a_task, j, (uint32_t)ceil_div(j->m, PACK_ROWS)));

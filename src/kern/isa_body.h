@@ -3,10 +3,12 @@
  *   TARGET   attribute of the functions
  *   VL, NV   floats in a vector, vectors in a panel; MR rows of a tile
  *   V        the vector type; LD, ST, BC load, store, broadcast; VSEL(m, a, b)
- *            a where m else b; VLT(a, b) the mask a < b
+ *            a where m else b; VLT, VEQ, VNE compare, VAND and VOR join masks
+ *            of type VM; POW2(t) 2^k where k are the low bits of the float t
  *   ROW      the name of the table row, ROW_NAME its text
  * MR * NV sums, NV of B and one broadcast have to fit into the registers.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/compiler.h"
@@ -135,6 +137,8 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
     const float *b = t->b;
     GC_UNROLL(16)
     for (int i = 0; i < rows; i++) {
+        GC_PREFETCH_WRITE(t->c + i * t->c_step);
+        GC_PREFETCH_WRITE(t->c + i * t->c_step + (nv - 1) * VL);
         GC_UNROLL(8)
         for (int j = 0; j < nv; j++) {
             sum[i][j] = load_or_zero(t->epi.bias, j * VL);
@@ -610,6 +614,169 @@ TARGET static void axpys(const float *factor, int64_t factor_step, const float *
     }
 }
 
+/* ---- functions of one value; polynomials fitted to the relative error ---- */
+
+/* 2^n (1 + r + r^2 q(r)) with x = n ln 2 + r; relative error below 2^-22. */
+TARGET static GC_ALWAYS_INLINE V exp_of(V x)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the rounded n */
+    V y = clip(x, BC(-87.3f), BC(88.72283f)); /* below lie denormals, taken as zero; above infinity */
+    V t = y * BC(1.44269504f) + BC(magic - 1.0f);
+    V n = t - BC(magic - 1.0f);
+    V r = y - n * BC(0.693359375f) - n * BC(-2.12194440e-4f);
+    V q = BC(1.381458966e-3f);
+    q = q * r + BC(8.368713287e-3f);
+    q = q * r + BC(4.166838793e-2f);
+    q = q * r + BC(1.666652066e-1f);
+    q = q * r + BC(4.999999345e-1f);
+    V e = (q * r * r + r + BC(1.0f)) * POW2(t) * BC(2.0f); /* 2^(n - 1) is finite for the largest n */
+    e = VSEL(VLT(x, BC(-87.3f)), BC(0.0f), e);
+    e = VSEL(VLT(BC(88.72283f), x), BC(INFINITY), e);
+    return VSEL(VNE(x, x), x, e);
+}
+
+TARGET static GC_ALWAYS_INLINE V sigmoid_of(V x)
+{
+    return BC(1.0f) / (BC(1.0f) + exp_of(-x));
+}
+
+TARGET static GC_ALWAYS_INLINE V tanh_of(V x)
+{
+    V a = VSEL(VLT(x, BC(0.0f)), -x, x), t = x * x;
+    V p = BC(2.065941351e-3f);
+    p = p * t + BC(-8.092878062e-3f);
+    p = p * t + BC(2.166645405e-2f);
+    p = p * t + BC(-5.394051958e-2f);
+    p = p * t + BC(1.333315689e-1f);
+    p = p * t + BC(-3.333332957e-1f);
+    V far = BC(1.0f) - BC(2.0f) / (exp_of(a + a) + BC(1.0f));
+    V y = VSEL(VLT(a, BC(0.64f)), a + a * t * p, far);
+    return VSEL(VLT(x, BC(0.0f)), -y, y);
+}
+
+TARGET static GC_ALWAYS_INLINE V erf_of(V x)
+{
+    V a = VSEL(VLT(x, BC(0.0f)), -x, x), t = x * x, b = clip(a, BC(0.0f), BC(4.0f));
+    V p = BC(8.021869277e-5f);
+    p = p * t + BC(-8.055710482e-4f);
+    p = p * t + BC(5.192924866e-3f);
+    p = p * t + BC(-2.685593737e-2f);
+    p = p * t + BC(1.128362921e-1f);
+    p = p * t + BC(-3.761262913e-1f);
+    p = p * t + BC(1.128379166e+0f);
+    /* -log(1 - erf(x)) is smooth: */
+    V g = BC(2.144630229e-5f);
+    g = g * b + BC(-4.385380654e-4f);
+    g = g * b + BC(4.190893380e-3f);
+    g = g * b + BC(-2.517190342e-2f);
+    g = g * b + BC(1.083616926e-1f);
+    g = g * b + BC(6.332722916e-1f);
+    g = g * b + BC(1.129552099e+0f);
+    g = g * b + BC(-1.824717832e-4f);
+    V y = VSEL(VLT(a, BC(0.96f)), a * p, BC(1.0f) - exp_of(-g));
+    y = VSEL(VLT(x, BC(0.0f)), -y, y);
+    return VSEL(VNE(x, x), x, y);
+}
+
+TARGET static GC_ALWAYS_INLINE V map_one(const int kind, V x)
+{
+    switch (kind) {
+    case GC_MAP_EXP:
+        return exp_of(x);
+    case GC_MAP_SIGMOID:
+        return sigmoid_of(x);
+    case GC_MAP_SILU:
+        return x * sigmoid_of(x);
+    case GC_MAP_TANH:
+        return tanh_of(x);
+    case GC_MAP_ERF:
+        return erf_of(x);
+    default: /* GC_MAP_GELU */
+        return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void map_all(const int kind, int64_t n, const float *x, float *y)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        ST(y + i, map_one(kind, LD(x + i)));
+    }
+    if (i < n) {
+        store_part(y + i, map_one(kind, load_part(x + i, n - i)), n - i);
+    }
+}
+
+TARGET static void map(int32_t kind, int64_t n, const float *x, float *y)
+{
+    switch (kind) {
+    case GC_MAP_EXP:
+        map_all(GC_MAP_EXP, n, x, y);
+        break;
+    case GC_MAP_SIGMOID:
+        map_all(GC_MAP_SIGMOID, n, x, y);
+        break;
+    case GC_MAP_SILU:
+        map_all(GC_MAP_SILU, n, x, y);
+        break;
+    case GC_MAP_TANH:
+        map_all(GC_MAP_TANH, n, x, y);
+        break;
+    case GC_MAP_ERF:
+        map_all(GC_MAP_ERF, n, x, y);
+        break;
+    default:
+        map_all(GC_MAP_GELU, n, x, y);
+        break;
+    }
+}
+
+/* ---- maximum over taps: the first one stays, NaN beats everything ---- */
+
+TARGET static GC_ALWAYS_INLINE void max_vector(const float *const *taps, int64_t count, int64_t c, float *y,
+                                               int32_t *arg)
+{
+    V best = LD(taps[0] + c), which = BC(0.0f);
+    for (int64_t t = 1; t < count; t++) {
+        V v = LD(taps[t] + c);
+        VM better = VOR(VLT(best, v), VAND(VNE(v, v), VEQ(best, best)));
+        best = VSEL(better, v, best);
+        which = VSEL(better, BC((float)t), which);
+    }
+    ST(y + c, best);
+    if (arg != NULL) {
+        float number[VL];
+        ST(number, which);
+        for (int i = 0; i < VL; i++) {
+            arg[c + i] = (int32_t)number[i];
+        }
+    }
+}
+
+TARGET static void max_taps(const float *const *taps, int64_t count, int64_t channels, float *y, int32_t *arg)
+{
+    int64_t c = 0;
+    for (; c + VL <= channels; c += VL) {
+        max_vector(taps, count, c, y, arg);
+    }
+    if (c < channels && channels >= VL) { /* the last vector overlaps the one before it */
+        max_vector(taps, count, channels - VL, y, arg);
+        return;
+    }
+    for (; c < channels; c++) {
+        int32_t which = 0;
+        for (int32_t t = 1; t < count; t++) {
+            float v = taps[t][c], best = taps[which][c];
+            which = v > best || (v != v && best == best) ? t : which;
+        }
+        y[c] = taps[which][c];
+        if (arg != NULL) {
+            arg[c] = which;
+        }
+    }
+}
+
 const gc_kern ROW = {
-    ROW_NAME, VL, VL * NV, MR, 0, tile, wino4_in, wino4_out, wino2_in, wino2_out, depthwise, dots, axpys,
+    ROW_NAME,  VL,        VL * NV,   MR,    0,     tile, wino4_in, wino4_out,
+    wino2_in,  wino2_out, depthwise, dots,  axpys, map,  max_taps,
 };

@@ -13,6 +13,13 @@ typedef int vec_mask __attribute__((vector_size(16)));
 #define ST(p, x) (*(vec *)(p) = (x))
 #define BC(x) ((x) - (vec){0})
 #define VLT(a, b) ((vec_mask)((a) < (b)))
+#define VEQ(a, b) ((vec_mask)((a) == (b)))
+#define VNE(a, b) ((vec_mask)((a) != (b)))
+#define VAND(a, b) ((a) & (b))
+#define VOR(a, b) ((a) | (b))
+#define VM vec_mask
+/* 127 + k in the place of the exponent. */
+#define POW2(t) ((vec)(((vec_mask)(t) + 127) << 23))
 #define VSEL(m, a, b) ((vec)(((m) & (vec_mask)(a)) | (~(m) & (vec_mask)(b))))
 #define ROW gc_kern_v4
 #define ROW_NAME "v4"

@@ -44,3 +44,10 @@ const gc_kern *gc_kern_of(const gc_ctx *ctx)
 {
     return ctx->kern != NULL ? (const gc_kern *)ctx->kern : gc_kern_find(NULL);
 }
+
+enum { CACHE_WAY = 1024, FEW_ROWS = 7 };
+
+int32_t gc_kern_tile_rows(const gc_kern *kern, int64_t a_step)
+{
+    return a_step % CACHE_WAY == 0 && kern->mr > FEW_ROWS ? FEW_ROWS : kern->mr;
+}

@@ -66,6 +66,10 @@ typedef struct gc_depthwise {
     gc_epilogue epi;
 } gc_depthwise;
 
+/* Functions of one value; relative error below 4e-7, where the result is not
+   denormal. */
+enum { GC_MAP_EXP, GC_MAP_SIGMOID, GC_MAP_SILU, GC_MAP_TANH, GC_MAP_ERF, GC_MAP_GELU };
+
 typedef struct gc_kern {
     const char *name;
     int32_t vl, nr, mr; /* vector length, panel width, rows of a tile */
@@ -82,7 +86,16 @@ typedef struct gc_kern {
        factor 0 are left out (their NaN and infinity as well). */
     void (*axpys)(const float *factor, int64_t factor_step, const float *w, int64_t step, int64_t rows, int64_t n,
                   float *y);
+    /* y[i] = f(x[i]), f being GC_MAP_*; x may be y. */
+    void (*map)(int32_t kind, int64_t n, const float *x, float *y);
+    /* y[c] = max over t of taps[t][c], arg[c] (may be NULL) the first such t;
+       NaN counts as larger than anything. */
+    void (*max_taps)(const float *const *taps, int64_t count, int64_t channels, float *y, int32_t *arg);
 } gc_kern;
+
+/* Rows of a tile over rows of A that lie a_step floats apart: at multiples of
+   4 KB more than 7 would chase each other out of the first cache. */
+int32_t gc_kern_tile_rows(const gc_kern *kern, int64_t a_step);
 
 /* Rows that this build has, best first, NULL past the end; supported: this
    machine can run it. */

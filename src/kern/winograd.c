@@ -145,7 +145,7 @@ static void multiply(const wino *w, int64_t plane, int64_t count, const float *f
 {
     const gc_gather *g = w->g;
     const gc_kern *k = g->kern;
-    int64_t tiles = (count + k->mr - 1) / k->mr;
+    int64_t rows = gc_kern_tile_rows(k, g->in_c), tiles = (count + rows - 1) / rows;
     const float *weights = w->packed + plane * g->in_c * g->out_c;
     gc_tile t;
     memset(&t, 0, sizeof t);

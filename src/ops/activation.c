@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "kern/kern.h"
 #include "ops/unary.h"
 
 static float sigmoid(float x)
@@ -40,8 +41,8 @@ UNARY(hsigmoid, U_COPY, in[0], "alpha", 0.2f, "beta", 0.5f, fmaxf(0.0f, fminf(1.
       r.a *v + r.b > 0.0f && r.a * v + r.b < 1.0f ? g *r.a : 0.0f)
 SIMPLE(hswish, in[0], x *fmaxf(0.0f, fminf(1.0f, x / 6.0f + 0.5f)),
        v <= -3.0f ? 0.0f : v < 3.0f ? g *(v / 3.0f + 0.5f) : g)
-SIMPLE(sigm, out[0], sigmoid(x), g *v *(1.0f - v))
-SIMPLE(tanhy, out[0], tanhf(x), g *(1.0f - v * v))
+MAPPED(sigm, out[0], GC_MAP_SIGMOID, g *v *(1.0f - v))
+MAPPED(tanhy, out[0], GC_MAP_TANH, g *(1.0f - v * v))
 SIMPLE(splus, in[0], softplus(x), g *sigmoid(v))
 SIMPLE(ssign, in[0], x / (1.0f + fabsf(x)), g / ((1.0f + fabsf(v)) * (1.0f + fabsf(v))))
 UNARY(thresh, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x > r.a ? x : 0.0f, v > r.a ? g : 0.0f)
@@ -80,7 +81,7 @@ static unary_run gelu_run(const gc_op_call *c)
 static gc_status gelu_forward(gc_op_call *c)
 {
     unary_run r = gelu_run(c);
-    return gc_unary_forward(c, gelu_f, &r);
+    return r.strict ? gc_unary_forward(c, gelu_f, &r) : gc_unary_map(c, GC_MAP_GELU);
 }
 
 static gc_status gelu_backward(gc_op_call *c)
@@ -213,7 +214,7 @@ static gc_status prelu_forward(gc_op_call *c)
         gc_walk_bind(&ops[0], y, y->ndim, 0);
         gc_walk_bind(&ops[1], c->in[0], y->ndim, 0);
         gc_walk_bind(&ops[2], c->in[1], y->ndim, prelu_lead(c));
-        gc_walk(y->ndim, y->shape, 3, ops, prelu_f, NULL);
+        return gc_walk_on(c->ctx, y->ndim, y->shape, 3, ops, prelu_f, NULL);
     }
     return GRADCAM_OK;
 }

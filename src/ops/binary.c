@@ -274,7 +274,7 @@ static gc_status infer_extremum(gc_op_call *c)
 
 /* ---- forward ---- */
 
-static void apply(gc_op_call *c, const gc_tensor *a, int32_t lead_a, int32_t i, gc_walk_fn fn, binary_run *r)
+static gc_status apply(gc_op_call *c, const gc_tensor *a, int32_t lead_a, int32_t i, gc_walk_fn fn, binary_run *r)
 {
     const gc_tensor *y = c->out[0];
     gc_walk_operand ops[3];
@@ -283,7 +283,7 @@ static void apply(gc_op_call *c, const gc_tensor *a, int32_t lead_a, int32_t i, 
     gc_walk_bind(&ops[0], y, y->ndim, 0);
     gc_walk_bind(&ops[1], a, y->ndim, lead_a);
     gc_walk_bind(&ops[2], c->in[i], y->ndim, lead_of(c, i, y->ndim));
-    gc_walk(y->ndim, y->shape, 3, ops, y->dtype == GRADCAM_F32 ? fn : int_run, r);
+    return gc_walk_on(c->ctx, y->ndim, y->shape, 3, ops, y->dtype == GRADCAM_F32 ? fn : int_run, r);
 }
 
 static gc_status forward_op(gc_op_call *c, int32_t op, gc_walk_fn fn)
@@ -293,9 +293,9 @@ static gc_status forward_op(gc_op_call *c, int32_t op, gc_walk_fn fn)
     if (c->out[0] == NULL) {
         return GRADCAM_OK;
     }
-    apply(c, c->in[0], lead_of(c, 0, c->out[0]->ndim), 1, fn, &r);
+    GC_TRY(apply(c, c->in[0], lead_of(c, 0, c->out[0]->ndim), 1, fn, &r));
     for (int32_t i = 2; i < c->n_in; i++) {
-        apply(c, c->out[0], 0, i, fn, &r);
+        GC_TRY(apply(c, c->out[0], 0, i, fn, &r));
     }
     return r.failed ? gc_op_fail(c, GRADCAM_E_INVALID, "an integer is divided by zero") : GRADCAM_OK;
 }

@@ -130,7 +130,7 @@ static gc_status where_forward(gc_op_call *c)
     const gc_tensor *ts[4] = {c->out[0], c->in[0], c->in[1], c->in[2]};
     if (ts[0] != NULL) {
         size_t size = gc_dtype_size(ts[0]->dtype);
-        gc_walk_tensors(4, ts, where_run, &size);
+        return gc_walk_tensors_on(c->ctx, 4, ts, where_run, &size);
     }
     return GRADCAM_OK;
 }

@@ -72,6 +72,7 @@ struct gc_op_call {
     gc_fusion fusion;
     int32_t fuses; /* set by infer: forward honours `fusion` */
     uint32_t keep_in; /* set by infer: inputs that backward reads besides those of the row */
+    int32_t differentiated; /* set before forward: a backward pass may follow */
     int32_t exact; /* no algorithm that rounds differently than a plain sum */
 };
 

@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "kern/kern.h"
 #include "ops/op.h"
 #include "ops/window.h"
 
 /* Backward tasks own a slice of channels, so no two add to one element. */
-enum { SLICE = 32, ROW_CHUNK = 16 };
+enum { SLICE = 32, ROW_CHUNK = 16, MOST_TAPS = 64 };
 
 typedef struct pool_job {
     gc_window w;
@@ -18,6 +19,8 @@ typedef struct pool_job {
     float *dx;
     int32_t *arg;   /* [rows][channels], pixel within the image or -1 */
     int64_t *index; /* output Indices or NULL, row-major */
+    const gc_kern *kern;
+    bool back; /* a backward pass will ask where the maxima were */
     bool count_pads;
     bool column_major; /* numbering of Indices within an image */
 } pool_job;
@@ -58,6 +61,8 @@ static gc_status setup(gc_op_call *c, pool_job *j)
     GC_TRY(gc_window_places(c, gc_attr_int(&c->attrs, "ceil_mode", 0) != 0, &j->w));
     GC_TRY(gc_window_count(c, x->shape[0], &j->w));
     j->channels = x->shape[1];
+    j->kern = gc_kern_of(c->ctx);
+    j->back = c->differentiated != 0;
     j->count_pads = gc_attr_int(&c->attrs, "count_include_pad", 0) != 0;
     if (!gc_mul_ok(j->w.images, j->w.pixels_out, &j->rows) || j->rows > UINT32_MAX || j->w.pixels_in > INT32_MAX ||
         !gc_mul_ok(j->rows, j->channels, &all) || !gc_mul_ok(all, 8, &all) || (uint64_t)all > SIZE_MAX) {
@@ -77,16 +82,6 @@ static gc_status set_output(gc_op_call *c, const pool_job *j, int32_t i, gc_dtyp
 
 /* ---- MaxPool ---- */
 
-/* best/arg over one tap: the first maximum stays, NaN beats everything. */
-static void take_max(const float *x, int64_t n, int32_t pixel, float *best, int32_t *arg)
-{
-    for (int64_t k = 0; k < n; k++) {
-        bool better = x[k] > best[k] || arg[k] < 0 || (x[k] != x[k] && best[k] == best[k]);
-        best[k] = better ? x[k] : best[k];
-        arg[k] = better ? pixel : arg[k];
-    }
-}
-
 /* The number of a pixel in Indices; storage_order 1 counts rows fastest. */
 static int64_t pixel_number(const pool_job *j, int32_t pixel)
 {
@@ -99,24 +94,76 @@ static int64_t pixel_number(const pool_job *j, int32_t pixel)
     return zyx[0] + in[0] * (zyx[1] + in[1] * zyx[2]);
 }
 
+/* Taps inside the image: where their channels start, and their pixels. */
+static int64_t taps_inside(const pool_job *j, int64_t image, const int64_t *place, int64_t first, const float **from,
+                           int32_t *pixels)
+{
+    int64_t count = 0;
+    for (int64_t tap = first; tap < j->w.taps && count < MOST_TAPS; tap++) {
+        int64_t pixel = gc_window_pixel(&j->w, place, tap);
+        pixels[count] = (int32_t)pixel;
+        from[count] = j->x + (image * j->w.pixels_in + pixel) * j->channels;
+        count += pixel >= 0;
+    }
+    return count;
+}
+
+/* Tap numbers to pixels. */
+static void name_pixels(int64_t n, const int32_t *pixels, int32_t *arg)
+{
+    for (int64_t k = 0; k < n; k++) {
+        arg[k] = pixels[arg[k]];
+    }
+}
+
+/* best/arg over one tap. */
+static void take_max(const float *x, int64_t n, int32_t pixel, float *best, int32_t *arg)
+{
+    for (int64_t k = 0; k < n; k++) {
+        bool better = x[k] > best[k] || arg[k] < 0 || (x[k] != x[k] && best[k] == best[k]);
+        best[k] = better ? x[k] : best[k];
+        arg[k] = better ? pixel : arg[k];
+    }
+}
+
+/* Windows of many taps, and those that lie in the padding. */
+static void max_of_many(const pool_job *j, int64_t image, const int64_t *place, float *best, int32_t *arg)
+{
+    for (int64_t tap = 0; tap < j->w.taps; tap++) {
+        int64_t pixel = gc_window_pixel(&j->w, place, tap);
+        if (pixel >= 0) {
+            take_max(j->x + (image * j->w.pixels_in + pixel) * j->channels, j->channels, (int32_t)pixel, best, arg);
+        }
+    }
+}
+
+static void max_place(const pool_job *j, int64_t image, const int64_t *place, float *best, int32_t *arg, bool numbers)
+{
+    const float *from[MOST_TAPS];
+    int32_t pixels[MOST_TAPS];
+    int64_t count = j->w.taps <= MOST_TAPS ? taps_inside(j, image, place, 0, from, pixels) : 0;
+    if (count > 0) {
+        j->kern->max_taps(from, count, j->channels, best, numbers ? arg : NULL);
+        if (numbers) {
+            name_pixels(j->channels, pixels, arg);
+        }
+        return;
+    }
+    for (int64_t k = 0; k < j->channels; k++) {
+        best[k] = -INFINITY;
+        arg[k] = -1;
+    }
+    max_of_many(j, image, place, best, arg);
+}
+
 static void max_task(void *task, uint32_t chunk)
 {
     const pool_job *j = task;
     int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
     for (int64_t r = first; r < last; r++) {
         int64_t place[3], image = gc_window_split(j->w.out, r, place);
-        float *best = j->y + r * n;
         int32_t *arg = j->arg + r * n;
-        for (int64_t k = 0; k < n; k++) {
-            best[k] = -INFINITY;
-            arg[k] = -1;
-        }
-        for (int64_t tap = 0; tap < j->w.taps; tap++) {
-            int64_t pixel = gc_window_pixel(&j->w, place, tap);
-            if (pixel >= 0) {
-                take_max(j->x + (image * j->w.pixels_in + pixel) * n, n, (int32_t)pixel, best, arg);
-            }
-        }
+        max_place(j, image, place, j->y + r * n, arg, j->index != NULL || j->back);
         for (int64_t k = 0; j->index && k < n; k++) {
             j->index[(image * n + k) * j->w.pixels_out + r % j->w.pixels_out] =
                 arg[k] < 0 ? -1 : (image * n + k) * j->w.pixels_in + pixel_number(j, arg[k]);

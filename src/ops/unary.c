@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/kern.h"
+
 static void int_run(void *user, int64_t n, char *const *p, const int64_t *s)
 {
     const unary_run *r = user;
@@ -61,6 +63,14 @@ gc_status gc_unary_infer_number(gc_op_call *c)
     return gc_unary_infer_any(c);
 }
 
+typedef struct map_job {
+    const gc_kern *kern;
+    int32_t kind;
+    int32_t reserved0;
+} map_job;
+
+enum { MAP_BUFFER = 256 };
+
 gc_status gc_unary_forward(gc_op_call *c, gc_walk_fn fn, unary_run *r)
 {
     const gc_tensor *ts[2] = {c->out[0], c->in[0]};
@@ -69,8 +79,35 @@ gc_status gc_unary_forward(gc_op_call *c, gc_walk_fn fn, unary_run *r)
     }
     r->from = c->in[0]->dtype;
     r->to = c->out[0]->dtype;
-    gc_walk_tensors(2, ts, r->from == GRADCAM_F32 ? fn : int_run, r);
-    return GRADCAM_OK;
+    return gc_walk_tensors_on(c->ctx, 2, ts, r->from == GRADCAM_F32 ? fn : int_run, r);
+}
+
+/* out, x: whole runs by the kernel, others through a buffer. */
+static void map_run(void *user, int64_t n, char *const *p, const int64_t *s)
+{
+    const map_job *j = user;
+    float buffer[MAP_BUFFER];
+    if (s[0] == 4 && s[1] == 4) {
+        j->kern->map(j->kind, n, (const float *)(const void *)p[1], (float *)(void *)p[0]);
+        return;
+    }
+    for (int64_t first = 0; first < n; first += MAP_BUFFER) {
+        int64_t count = n - first < MAP_BUFFER ? n - first : MAP_BUFFER;
+        for (int64_t i = 0; i < count; i++) {
+            buffer[i] = F(1, first + i);
+        }
+        j->kern->map(j->kind, count, buffer, buffer);
+        for (int64_t i = 0; i < count; i++) {
+            F(0, first + i) = buffer[i];
+        }
+    }
+}
+
+gc_status gc_unary_map(gc_op_call *c, int32_t kind)
+{
+    const gc_tensor *ts[2] = {c->out[0], c->in[0]};
+    map_job j = {gc_kern_of(c->ctx), kind, 0};
+    return ts[0] == NULL ? GRADCAM_OK : gc_walk_tensors_on(c->ctx, 2, ts, map_run, &j);
 }
 
 gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc_tensor *v)
@@ -83,8 +120,7 @@ gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc
         return GRADCAM_OK;
     }
     const gc_tensor *ts[3] = {c->grad_in[0], c->grad_out[0], v};
-    gc_walk_tensors(3, ts, fn, r);
-    return GRADCAM_OK;
+    return gc_walk_tensors_on(c->ctx, 3, ts, fn, r);
 }
 
 unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const char *name_b, float b)
@@ -107,12 +143,12 @@ unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const
         return gc_unary_forward(c, name##_f, &r);  \
     }
 
-SIMPLE(exponential, out[0], expf(x), g *v)
+MAPPED(exponential, out[0], GC_MAP_EXP, g *v)
 SIMPLE(logarithm, in[0], logf(x), g / v)
 SIMPLE(root, out[0], sqrtf(x), g *0.5f / v)
 UNARY(absolute, U_ABS, in[0], "", 0.0f, "", 0.0f, fabsf(x), v > 0.0f ? g : v < 0.0f ? -g : 0.0f *v)
 UNARY(negate, U_NEG, grad_out[0], "", 0.0f, "", 0.0f, -x, -g)
-SIMPLE(erfun, in[0], erff(x), g * 1.1283791671f * expf(-v * v))
+MAPPED(erfun, in[0], GC_MAP_ERF, g * 1.1283791671f * expf(-v * v))
 SIMPLE(recip, out[0], 1.0f / x, -g * v * v)
 SIMPLE(sine, in[0], sinf(x), g *cosf(v))
 SIMPLE(cosine, in[0], cosf(x), -g * sinf(v))

@@ -75,6 +75,8 @@ gc_status gc_unary_infer_float(gc_op_call *c);
 gc_status gc_unary_infer_number(gc_op_call *c);
 /* `fn` over output and input; integers as r->op says. */
 gc_status gc_unary_forward(gc_op_call *c, gc_walk_fn fn, unary_run *r);
+/* out[0] = f(in[0]), f being GC_MAP_*. */
+gc_status gc_unary_map(gc_op_call *c, int32_t kind);
 /* `fn` over grad_in, grad_out and v; zero where there is nothing to hand on. */
 gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc_tensor *v);
 unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const char *name_b, float b);
@@ -96,6 +98,19 @@ unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const
     }
 
 #define SIMPLE(name, value, f, d) UNARY(name, U_COPY, value, "alpha", 0.0f, "beta", 0.0f, f, d)
+
+/* The same with a forward function of the kernels. */
+#define MAPPED(name, value, kind, d)                                            \
+    BACKWARD_LOOP(name, d)                                                      \
+    static gc_status name##_forward(gc_op_call *c)                              \
+    {                                                                           \
+        return gc_unary_map(c, kind);                                           \
+    }                                                                           \
+    static gc_status name##_backward(gc_op_call *c)                             \
+    {                                                                           \
+        unary_run r = gc_unary_attrs(c, "alpha", 0.0f, "beta", 0.0f);           \
+        return gc_unary_backward(c, name##_b, &r, c->value);                    \
+    }
 
 #define FROM_X(op, id, kind, flags) {op, kind, id##_forward, id##_backward, flags, 1, 0, 1, 1, 1}
 #define FROM_Y(op, id, kind, flags) {op, kind, id##_forward, id##_backward, flags, 0, 1, 1, 1, 1}

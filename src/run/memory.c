@@ -117,6 +117,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
             extend(&p->slots[s->out[i]].memory, end);
         }
     }
+    s->call.differentiated = s->backward;
     s->aux_memory.bytes = s->call.aux_bytes;
     s->aux_memory.first = index;
     s->aux_memory.last = s->backward ? end : index;

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/ctx.h"
+
 typedef struct walk_plan {
     int32_t ndim;
     int64_t shape[GRADCAM_MAX_DIMS];
@@ -80,29 +82,23 @@ static void make_plan(walk_plan *w, int32_t ndim, const int64_t *shape, int32_t 
     }
 }
 
-void gc_walk(int32_t ndim, const int64_t *shape, int32_t n_ops, const gc_walk_operand *ops, gc_walk_fn fn, void *user)
+/* The runs of a plan with first elements at p. */
+static void walk_plan_from(const walk_plan *w, int32_t n_ops, char *const *start, gc_walk_fn fn, void *user)
 {
-    walk_plan w;
     int64_t index[GRADCAM_MAX_DIMS] = {0};
     char *p[GC_WALK_MAX];
     int64_t s[GC_WALK_MAX];
-    for (int32_t d = 0; d < ndim; d++) {
-        if (shape[d] == 0) {
-            return;
-        }
-    }
-    make_plan(&w, ndim, shape, n_ops, ops);
     for (int32_t k = 0; k < n_ops; k++) {
-        p[k] = ops[k].data;
-        s[k] = w.strides[k][w.ndim - 1];
+        p[k] = start[k];
+        s[k] = w->strides[k][w->ndim - 1];
     }
     for (;;) {
-        int32_t d = w.ndim - 2;
-        fn(user, w.shape[w.ndim - 1], p, s);
+        int32_t d = w->ndim - 2;
+        fn(user, w->shape[w->ndim - 1], p, s);
         for (; d >= 0; d--) {
-            bool more = ++index[d] < w.shape[d];
+            bool more = ++index[d] < w->shape[d];
             for (int32_t k = 0; k < n_ops; k++) {
-                p[k] += more ? w.strides[k][d] : -w.strides[k][d] * (w.shape[d] - 1);
+                p[k] += more ? w->strides[k][d] : -w->strides[k][d] * (w->shape[d] - 1);
             }
             if (more) {
                 break;
@@ -113,6 +109,83 @@ void gc_walk(int32_t ndim, const int64_t *shape, int32_t n_ops, const gc_walk_op
             return;
         }
     }
+}
+
+static bool is_empty(int32_t ndim, const int64_t *shape)
+{
+    for (int32_t d = 0; d < ndim; d++) {
+        if (shape[d] == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void gc_walk(int32_t ndim, const int64_t *shape, int32_t n_ops, const gc_walk_operand *ops, gc_walk_fn fn, void *user)
+{
+    walk_plan w;
+    char *p[GC_WALK_MAX];
+    if (is_empty(ndim, shape)) {
+        return;
+    }
+    make_plan(&w, ndim, shape, n_ops, ops);
+    memset(p, 0, sizeof p);
+    for (int32_t k = 0; k < n_ops; k++) {
+        p[k] = ops[k].data;
+    }
+    walk_plan_from(&w, n_ops, p, fn, user);
+}
+
+/* A walk cut along its outermost dimension. */
+enum { CHUNK_ELEMENTS = 16384 };
+
+typedef struct walk_job {
+    walk_plan w;
+    const gc_walk_operand *ops;
+    gc_walk_fn fn;
+    void *user;
+    int64_t chunk; /* of the outermost dimension */
+    int32_t n_ops;
+    int32_t reserved0;
+} walk_job;
+
+static void walk_task(void *task, uint32_t index)
+{
+    const walk_job *j = task;
+    walk_plan part = j->w;
+    char *p[GC_WALK_MAX];
+    int64_t first = (int64_t)index * j->chunk, left = j->w.shape[0] - first;
+    part.shape[0] = left < j->chunk ? left : j->chunk;
+    for (int32_t k = 0; k < j->n_ops; k++) {
+        p[k] = (char *)j->ops[k].data + first * j->w.strides[k][0];
+    }
+    walk_plan_from(&part, j->n_ops, p, j->fn, j->user);
+}
+
+gc_status gc_walk_on(const gc_ctx *ctx, int32_t ndim, const int64_t *shape, int32_t n_ops, const gc_walk_operand *ops,
+                     gc_walk_fn fn, void *user)
+{
+    walk_job j;
+    int64_t inner = 1;
+    memset(&j, 0, sizeof j);
+    if (is_empty(ndim, shape)) {
+        return GRADCAM_OK;
+    }
+    make_plan(&j.w, ndim, shape, n_ops, ops);
+    j.ops = ops;
+    j.fn = fn;
+    j.user = user;
+    j.n_ops = n_ops;
+    for (int32_t d = 1; d < j.w.ndim; d++) {
+        inner *= j.w.shape[d];
+    }
+    j.chunk = inner >= CHUNK_ELEMENTS ? 1 : CHUNK_ELEMENTS / inner;
+    int64_t count = (j.w.shape[0] - 1) / j.chunk + 1;
+    while (count > INT32_MAX) { /* more tasks than a pool can count */
+        j.chunk *= 2;
+        count = (j.w.shape[0] - 1) / j.chunk + 1;
+    }
+    return gc_parallel(ctx, walk_task, &j, (uint32_t)count);
 }
 
 void gc_walk_bind(gc_walk_operand *op, const gc_tensor *t, int32_t ndim, int32_t lead)
@@ -137,6 +210,15 @@ void gc_walk_tensors(int32_t n, const gc_tensor *const *ts, gc_walk_fn fn, void 
         gc_walk_bind(&ops[k], ts[k], ts[0]->ndim, ts[0]->ndim - ts[k]->ndim);
     }
     gc_walk(ts[0]->ndim, ts[0]->shape, n, ops, fn, user);
+}
+
+gc_status gc_walk_tensors_on(const gc_ctx *ctx, int32_t n, const gc_tensor *const *ts, gc_walk_fn fn, void *user)
+{
+    gc_walk_operand ops[GC_WALK_MAX];
+    for (int32_t k = 0; k < n; k++) {
+        gc_walk_bind(&ops[k], ts[k], ts[0]->ndim, ts[0]->ndim - ts[k]->ndim);
+    }
+    return gc_walk_on(ctx, ts[0]->ndim, ts[0]->shape, n, ops, fn, user);
 }
 
 static void round_run(void *user, int64_t n, char *const *p, const int64_t *s)

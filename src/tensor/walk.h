@@ -27,6 +27,12 @@ void gc_walk_bind(gc_walk_operand *op, const gc_tensor *t, int32_t ndim, int32_t
 /* gc_walk over the shape of ts[0], the others bound by numpy's rule. */
 void gc_walk_tensors(int32_t n, const gc_tensor *const *ts, gc_walk_fn fn, void *user);
 
+/* The same shared out over the executor, where every run writes its own
+   elements of the first operand. */
+gc_status gc_walk_on(const gc_ctx *ctx, int32_t ndim, const int64_t *shape, int32_t n_ops, const gc_walk_operand *ops,
+                     gc_walk_fn fn, void *user);
+gc_status gc_walk_tensors_on(const gc_ctx *ctx, int32_t n, const gc_tensor *const *ts, gc_walk_fn fn, void *user);
+
 /* Gradient of a broadcast operand.  Operands of the loops: 0 is g, 1 the
    target, 2.. the `n` tensors of ts.  `set` writes float targets and is used
    where nothing repeats; `acc` adds to double targets in `work`, which has
