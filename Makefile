@@ -27,7 +27,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all bench check check-long clean conformance demo install tests uninstall
+.PHONY: all bench check check-long clean conformance demo fuzz install tests uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -93,6 +93,17 @@ $(B)/bench: $(BENCH_SRC) $(wildcard tests/bench/*.h) $(B)/libgradcam.a
 
 bench: $(B)/bench
 	$(B)/bench $(BENCH)
+
+# libFuzzer on the loader, and forward and backward behind it; needs clang.
+FUZZ_SECONDS ?= 600
+FUZZ_FLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+fuzz:
+	@mkdir -p $(B)/fuzz/corpus $(B)/fuzz/found
+	$(MAKE) B=$(B)/fuzz CC=clang CFLAGS="$(FUZZ_FLAGS) -fsanitize=fuzzer-no-link" $(B)/fuzz/libgradcam.a
+	clang $(GC_CFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $(B)/fuzz/fuzz_load tests/fuzz/fuzz_load.c $(B)/fuzz/libgradcam.a $(LIBS)
+	[ ! -d ../shared/onnx ] || [ -e $(B)/fuzz/corpus/seed0000 ] || python3 tests/fuzz/corpus.py $(B)/fuzz/corpus
+	nice $(B)/fuzz/fuzz_load -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 \
+	    -artifact_prefix=$(B)/fuzz/found/ $(B)/fuzz/corpus
 
 # Scenes of garments, and where a network looked; see docs/demo/README.md.
 $(B)/demo/demo: $(DEMO_SRC) $(B)/libgradcam.a
