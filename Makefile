@@ -27,7 +27,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
 SO = $(B)/libgradcam.so.$(VERSION)
 
-.PHONY: all bench check check-long clean conformance demo fuzz install tests uninstall
+.PHONY: all bench check check-long clean conformance demo docs-operators fuzz install tests uninstall
 all: $(SO) $(B)/libgradcam.a $(B)/gradcam
 
 $(B)/src/cli/%.o: src/cli/%.c Makefile
@@ -93,6 +93,10 @@ $(B)/bench: $(BENCH_SRC) $(wildcard tests/bench/*.h) $(B)/libgradcam.a
 
 bench: $(B)/bench
 	$(B)/bench $(BENCH)
+
+# After a change of the registry or of docs/operators.tsv.
+docs-operators: $(B)/tests/test_operators
+	$< --write > docs/operators.md
 
 # libFuzzer on the loader, and forward and backward behind it; needs clang.
 FUZZ_SECONDS ?= 600
