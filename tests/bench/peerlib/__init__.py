@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What peers.py races: cases (networks), jobs (who does what), reports."""
