@@ -93,8 +93,8 @@ void report_seat(FILE *out, seat *s)
     for (int i = 0; i < JOB_COUNT; i++) {
         job *j = &s->jobs[i];
         double ms = samples_median(&j->ms), rate = j->gflop / ms * 1e3;
-        fprintf(out, "  %-8s %9.2f %9.2f %6d %6.2f %8.3f %8.1f %7.1f%% %9.1f %8.1f\n", j->name, ms,
-                samples_min(&j->ms), (int)j->ms.count, ms / forward, j->gflop, rate, 100 * rate / peak, j->first_ms,
+        fprintf(out, "  %-8s %9.2f %9.2f %6d %6.2f %8.3f %8.1f %7.1f%% %9.1f %8.1f\n", j->name, ms, samples_min(&j->ms),
+                (int)j->ms.count, ms / forward, j->gflop, rate, 100 * rate / peak, j->first_ms,
                 (double)j->peak / 1048576.0);
     }
     fflush(out);
@@ -113,8 +113,8 @@ void report_json_head(FILE *out, const bench_options *o)
 static void json_job(FILE *out, job *j, double peak)
 {
     double ms = samples_median(&j->ms), rate = j->gflop / ms * 1e3;
-    fprintf(out, "{\"median_ms\": %.6g, \"min_ms\": %.6g, \"calls\": %d, \"first_ms\": %.6g, ", ms,
-            samples_min(&j->ms), (int)j->ms.count, j->first_ms);
+    fprintf(out, "{\"median_ms\": %.6g, \"min_ms\": %.6g, \"calls\": %d, \"first_ms\": %.6g, ", ms, samples_min(&j->ms),
+            (int)j->ms.count, j->first_ms);
     fprintf(out, "\"gflop\": %.6g, \"gflops\": %.6g, \"peak_share\": %.4g, ", j->gflop, rate, rate / peak);
     fprintf(out, "\"peak_bytes\": %.0f, \"arena_bytes\": %.0f}", (double)j->peak, (double)j->arena);
 }
