@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reductions over axes, ArgMax and ArgMin, CumSum.  Row-major tensors. */
+/* Reductions over axes, ArgMax and ArgMin.  Row-major tensors. */
 #include <math.h>
 #include <string.h>
 
@@ -347,7 +347,7 @@ REDUCE(log_sum, R_LOGSUM)
 REDUCE(lse, R_LSE)
 REDUCE(square, R_SQUARE)
 
-/* ---- ArgMax, ArgMin, CumSum: one axis ---- */
+/* ---- ArgMax, ArgMin: one axis ---- */
 
 static void split(const gc_tensor *x, int32_t axis, int64_t *outer, int64_t *n, int64_t *inner)
 {
@@ -406,71 +406,6 @@ static gc_status arg_min_forward(gc_op_call *c)
     return forward_arg(c, true);
 }
 
-static gc_status cumsum_axis(gc_op_call *c, int32_t *axis)
-{
-    int64_t value = 0;
-    int32_t count = 0;
-    GC_TRY(gc_op_need(c, 0));
-    GC_TRY(gc_op_const_ints(c, 1, &value, 1, &count));
-    return count == 1 ? gc_op_axis(c, value, c->in[0]->ndim, axis)
-                      : gc_op_fail(c, GRADCAM_E_INVALID, "the axis must be one number");
-}
-
-static gc_status infer_cumsum(gc_op_call *c)
-{
-    int32_t axis = 0;
-    GC_TRY(cumsum_axis(c, &axis));
-    return gc_op_set_output(c, 0, c->in[0]->dtype, c->in[0]->ndim, c->in[0]->shape);
-}
-
-static void cumsum_row(const char *x, char *y, int64_t n, int64_t step, gc_dtype type, bool exclusive)
-{
-    double sum = 0.0;
-    int64_t whole = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double sum_before = sum;
-        int64_t whole_before = whole;
-        if (type == GRADCAM_F32) {
-            sum += (double)*(const float *)(const void *)(x + i * step);
-            *(float *)(void *)(y + i * step) = (float)(exclusive ? sum_before : sum);
-        } else {
-            whole = (int64_t)((uint64_t)whole + (uint64_t)gc_load_int(x + i * step, type));
-            gc_store_int(y + i * step, type, exclusive ? whole_before : whole);
-        }
-    }
-}
-
-/* The gradient is the same sum from the other end. */
-static gc_status cumsum(gc_op_call *c, const gc_tensor *x, gc_tensor *y, bool backwards)
-{
-    int32_t axis = 0;
-    int64_t outer, n, inner;
-    int64_t size = (int64_t)gc_dtype_size(x->dtype);
-    bool exclusive = gc_attr_int(&c->attrs, "exclusive", 0) != 0;
-    bool reverse = (gc_attr_int(&c->attrs, "reverse", 0) != 0) != backwards;
-    GC_TRY(cumsum_axis(c, &axis));
-    split(x, axis, &outer, &n, &inner);
-    for (int64_t k = 0; n > 0 && k < outer * inner; k++) {
-        int64_t at = k / inner * n * inner + k % inner + (reverse ? (n - 1) * inner : 0);
-        int64_t step = reverse ? -inner * size : inner * size;
-        cumsum_row((const char *)x->data + at * size, (char *)y->data + at * size, n, step, x->dtype, exclusive);
-    }
-    return GRADCAM_OK;
-}
-
-static gc_status cumsum_forward(gc_op_call *c)
-{
-    return c->out[0] == NULL ? GRADCAM_OK : cumsum(c, c->in[0], c->out[0], false);
-}
-
-static gc_status cumsum_backward(gc_op_call *c)
-{
-    if (c->grad_in[1] != NULL) {
-        gc_walk_zero(c->grad_in[1]);
-    }
-    return c->grad_in[0] == NULL ? GRADCAM_OK : cumsum(c, c->grad_out[0], c->grad_in[0], true);
-}
-
 #define ROW(op, id, in, out) {op, infer_reduce, id##_forward, id##_backward, 0, in, out, 1, 2, 1}
 const gc_op gc_ops_reduce[] = {
     ROW("ReduceMean", mean, 0, 0),
@@ -485,6 +420,5 @@ const gc_op gc_ops_reduce[] = {
     ROW("ReduceSumSquare", square, 1, 1),
     {"ArgMax", infer_arg, arg_max_forward, NULL, GC_OP_STOPS, 0, 0, 1, 1, 1},
     {"ArgMin", infer_arg, arg_min_forward, NULL, GC_OP_STOPS, 0, 0, 1, 1, 1},
-    {"CumSum", infer_cumsum, cumsum_forward, cumsum_backward, 0, 0, 0, 2, 2, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
