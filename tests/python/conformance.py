@@ -365,7 +365,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", metavar="SUBSTRING", help="tests whose group/name holds this")
     parser.add_argument("--op", metavar="NAME", help="tests that use this operator")
-    parser.add_argument("--list", choices=["passed", "refused", "failed", "disputed"], help="name the tests in this state")
+    parser.add_argument("--list", choices=["passed", "refused", "failed", "disputed"],
+                        help="name the tests in this state")
     parser.add_argument("--update", action="store_true", help="take tests that pass now off the list")
     parser.add_argument("--tolerate-new", action="store_true", help="tests that pass and are listed are no error")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
