@@ -205,7 +205,7 @@ void gc_walk_bind(gc_walk_operand *op, const gc_tensor *t, int32_t ndim, int32_t
 
 void gc_walk_tensors(int32_t n, const gc_tensor *const *ts, gc_walk_fn fn, void *user)
 {
-    gc_walk_operand ops[GC_WALK_MAX];
+    gc_walk_operand ops[GC_WALK_MAX] = {{NULL, {0}}};
     for (int32_t k = 0; k < n; k++) {
         gc_walk_bind(&ops[k], ts[k], ts[0]->ndim, ts[0]->ndim - ts[k]->ndim);
     }
