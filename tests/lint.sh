@@ -46,6 +46,7 @@ verdict 'a function over 80 lines' "$(awk '
     /^[a-zA-Z_].*\(/ && !/;$/ { start = FNR; name = $0 }
     /^}/ && start { if (FNR - start + 1 > 80) print FILENAME ":" start ": " FNR - start + 1 " lines: " name; start = 0 }
     ' $short)"
+verdict 'a file over 600 lines' "$(awk 'FNR == 601 { print FILENAME }' $short)"
 listed=$(for part in library command; do sh src/sources.sh $part; done | sort)
 [ "$listed" = "$(find src -name '*.c' | sort)" ] && bad= || bad='src/sources.sh does not list exactly the files of src'
 verdict 'list of sources' "$bad"
