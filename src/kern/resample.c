@@ -88,8 +88,18 @@ static void line(const gc_resample *m, int64_t r, int64_t inner, const float *x,
 /* The same when the axis itself lies innermost. */
 static float element(const gc_resample *m, int64_t r, const float *x)
 {
+    int64_t k = m->start[r], end = m->start[r + 1];
+    const int32_t *at = m->index + k;
+    const float *w = m->weight + k;
+    switch (end - k) {
+    case 0: return 0.0f;
+    case 1: return w[0] * x[at[0]];
+    case 2: return w[0] * x[at[0]] + w[1] * x[at[1]];
+    case 4: return (w[0] * x[at[0]] + w[1] * x[at[1]]) + (w[2] * x[at[2]] + w[3] * x[at[3]]);
+    default: break;
+    }
     float sum = 0.0f;
-    for (int64_t k = m->start[r]; k < m->start[r + 1]; k++) {
+    for (; k < end; k++) {
         sum += m->weight[k] * x[m->index[k]];
     }
     return sum;

@@ -196,7 +196,15 @@ static gc_status read_sizes(gc_op_call *c, resize *p)
 
 /* ---- the plan ---- */
 
-/* Shrinking axes first: then nothing between is larger than the larger end. */
+/* Whether axis b comes before a later axis a: shrinking axes first, then nothing
+   between is larger than the larger end; of two that grow alike the later one,
+   whose neighbours lie apart, works on the smaller block. */
+static bool in_order(const gc_resize_axis *b, const gc_resize_axis *a)
+{
+    double grows_b = (double)b->out * (double)a->in, grows_a = (double)a->out * (double)b->in;
+    return grows_b < grows_a || (grows_b == grows_a && a->out <= a->in);
+}
+
 static void order_passes(resize *p)
 {
     for (int32_t i = 0; i < p->ndim; i++) {
@@ -206,8 +214,7 @@ static void order_passes(resize *p)
             continue;
         }
         for (; at > 0; at--) {
-            const gc_resize_axis *b = &p->axis[p->order[at - 1]];
-            if ((double)b->out * (double)a->in <= (double)a->out * (double)b->in) {
+            if (in_order(&p->axis[p->order[at - 1]], a)) {
                 break;
             }
             p->order[at] = p->order[at - 1];
