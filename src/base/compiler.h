@@ -8,12 +8,14 @@
 /* Sequentially consistent add, gives the new value. */
 #define GC_ATOMIC_ADD(p, d) __atomic_add_fetch((p), (d), __ATOMIC_SEQ_CST)
 #define GC_ATOMIC_LOAD(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define GC_ATOMIC_STORE(p, x) __atomic_store_n((p), (x), __ATOMIC_SEQ_CST)
 /* *p == *old: becomes `new` and the result is true, else *old is renewed. */
 #define GC_ATOMIC_CAS(p, old, new) __atomic_compare_exchange_n((p), (old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 #else
 #define GC_PRINTF(f, a)
 #define GC_ATOMIC_ADD(p, d) (*(p) += (d)) /* without atomics: objects stay on one thread */
 #define GC_ATOMIC_LOAD(p) (*(p))
+#define GC_ATOMIC_STORE(p, x) (*(p) = (x))
 #define GC_ATOMIC_CAS(p, old, new) ((void)(old), *(p) = (new), 1)
 #endif
 
@@ -34,6 +36,13 @@
 #endif
 #else
 #define GC_ALWAYS_INLINE inline
+#endif
+
+/* Tells the core that this is a waiting loop. */
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define GC_PAUSE() __builtin_ia32_pause()
+#else
+#define GC_PAUSE() ((void)0)
 #endif
 
 #if defined(__GNUC__)

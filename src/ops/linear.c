@@ -3,8 +3,11 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "kern/conv.h"
 #include "kern/gemm.h"
 #include "ops/op.h"
+
+enum { FEW_ROWS = 3 };
 
 /* Y[m][n] = A[m][k] B[k][n], seen through strides. */
 typedef struct product {
@@ -37,6 +40,65 @@ static void declare_work(gc_op_call *c, const product *p)
     n = max_size(n, max_size(gc_gemm_work(p->m, p->k, p->n), gc_gemm_work(p->k, p->m, p->n)));
     n = max_size(n, max_size(gc_gemm_work(p->k, p->n, p->m), gc_gemm_work(p->n, p->k, p->m)));
     c->work_bytes = n * sizeof(float);
+}
+
+/* ---- a constant B: packed once, read like a convolution of one tap ---- */
+
+static void as_gather(const gc_op_call *c, const product *p, gc_gather *g)
+{
+    memset(g, 0, sizeof *g);
+    g->kern = gc_kern_of(c->ctx);
+    g->images = g->groups = 1;
+    g->in_c = g->in_pixel = p->k;
+    g->out_c = g->out_pixel = p->n;
+    for (int i = 0; i < 3; i++) {
+        int64_t size = i == 2 ? p->m : 1;
+        gc_conv_dim dim = {size, size, 1, 1, 1, 0, 0, 1, size, 0, 1};
+        g->dim[i] = dim;
+    }
+}
+
+/* Few rows read B as it is; a transposed A needs a copy in any case. */
+static bool packable(const gc_op_call *c, const product *p)
+{
+    return c->in[1]->data != NULL && p->m > FEW_ROWS && p->a_col == 1 && p->a_row == p->k && p->k > 0 && p->n > 0 &&
+           p->m < INT32_MAX;
+}
+
+static void declare_pack(gc_op_call *c, const product *p, gc_status (*pack)(gc_op_call *, bool, void *))
+{
+    gc_gather g;
+    as_gather(c, p, &g);
+    int64_t floats = packable(c, p) ? gc_conv_packed(&g, GC_CONV_DIRECT) : -1;
+    int64_t scratch = gc_conv_scratch(&g, GC_CONV_DIRECT, 1);
+    if (floats > 0 && (uint64_t)floats <= SIZE_MAX / sizeof(float)) {
+        c->pack = pack;
+        c->pack_bytes = (size_t)floats * sizeof(float);
+        c->work_bytes = max_size(c->work_bytes, (size_t)scratch * sizeof(float));
+    }
+}
+
+static gc_status pack_product(gc_op_call *c, const product *p, void *block)
+{
+    gc_gather g;
+    gc_conv_weights w = {c->in[1]->data, 0, p->b_col, p->b_row, {1, 1, 1}};
+    as_gather(c, p, &g);
+    return gc_conv_pack(c->ctx, &g, GC_CONV_DIRECT, &w, block);
+}
+
+static gc_status packed_product(gc_op_call *c, const product *p, const float *a, float *y)
+{
+    gc_gather g;
+    gc_epilogue epi;
+    as_gather(c, p, &g);
+    memset(&epi, 0, sizeof epi);
+    epi.residual = c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
+    if (c->fusion.clip) {
+        epi.flags = GC_EPI_CLIP;
+        epi.lo = c->fusion.lo;
+        epi.hi = c->fusion.hi;
+    }
+    return gc_conv_run(c->ctx, &g, GC_CONV_DIRECT, a, c->packed, &epi, y, c->work, 1);
 }
 
 static gc_status forward_product(gc_op_call *c, const product *p, const float *a, const float *b, float *y)
@@ -129,11 +191,20 @@ static gc_status gemm_setup(gc_op_call *c, gemm *g)
     return read_addend(c, g);
 }
 
+static gc_status gemm_pack(gc_op_call *c, bool backward, void *block)
+{
+    gemm g;
+    (void)backward;
+    GC_TRY(gemm_setup(c, &g));
+    return pack_product(c, &g.p, block);
+}
+
 static gc_status gemm_infer(gc_op_call *c)
 {
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     declare_work(c, &g.p);
+    declare_pack(c, &g.p, gemm_pack);
     int64_t shape[2] = {g.p.m, g.p.n};
     return gc_op_set_output(c, 0, GRADCAM_F32, 2, shape);
 }
@@ -143,7 +214,8 @@ static gc_status gemm_forward(gc_op_call *c)
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     float *y = c->out[0]->data;
-    GC_TRY(forward_product(c, &g.p, c->in[0]->data, c->in[1]->data, y));
+    GC_TRY(c->packed != NULL ? packed_product(c, &g.p, c->in[0]->data, y)
+                             : forward_product(c, &g.p, c->in[0]->data, c->in[1]->data, y));
     scale(c->out[0], g.alpha);
     const float *add = c->n_in > 2 && c->in[2] ? c->in[2]->data : NULL;
     for (int64_t i = 0; add && i < g.p.m; i++) {
@@ -264,11 +336,23 @@ static gc_status matmul_setup(gc_op_call *c, matmul *q)
     return GRADCAM_OK;
 }
 
+static gc_status matmul_pack(gc_op_call *c, bool backward, void *block)
+{
+    matmul q;
+    (void)backward;
+    GC_TRY(matmul_setup(c, &q));
+    return pack_product(c, &q.p, block);
+}
+
 static gc_status matmul_infer(gc_op_call *c)
 {
     matmul q;
     GC_TRY(matmul_setup(c, &q));
     declare_work(c, &q.p);
+    if (q.batches == 1) {
+        declare_pack(c, &q.p, matmul_pack);
+        c->fuses = c->pack != NULL;
+    }
     return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);
 }
 
@@ -278,6 +362,9 @@ static gc_status matmul_forward(gc_op_call *c)
     GC_TRY(matmul_setup(c, &q));
     const float *a = c->in[0]->data, *b = c->in[1]->data;
     float *y = c->out[0]->data;
+    if (c->packed != NULL) {
+        return packed_product(c, &q.p, a, y);
+    }
     for (int64_t i = 0; i < q.batches; i++) {
         int64_t at_a, at_b;
         batch_offsets(&q, i, &at_a, &at_b);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/kern.h"
 #include "ops/op.h"
 
 /* A row is n elements `inner` apart; outer * inner rows. */
@@ -58,14 +59,19 @@ static int64_t largest(const float *x, int64_t n, int64_t step)
 }
 
 /* The largest value is taken off first, so that exp cannot overflow. */
-static void softmax_row(const float *x, float *y, int64_t n, int64_t step)
+static void softmax_row(const gc_kern *kern, const float *x, float *y, int64_t n, int64_t step)
 {
     float top = x[largest(x, n, step) * step];
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
-        float e = expf(x[i * step] - top);
-        y[i * step] = e;
-        sum += (double)e;
+        y[i * step] = x[i * step] - top;
+    }
+    if (step == 1) {
+        kern->map(GC_MAP_EXP, n, y, y);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        y[i * step] = step == 1 ? y[i] : expf(y[i * step]);
+        sum += (double)y[i * step];
     }
     float scale = (float)(1.0 / sum);
     for (int64_t i = 0; i < n; i++) {
@@ -73,8 +79,9 @@ static void softmax_row(const float *x, float *y, int64_t n, int64_t step)
     }
 }
 
-static void log_softmax_row(const float *x, float *y, int64_t n, int64_t step)
+static void log_softmax_row(const gc_kern *kern, const float *x, float *y, int64_t n, int64_t step)
 {
+    (void)kern;
     float top = x[largest(x, n, step) * step];
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
@@ -86,26 +93,54 @@ static void log_softmax_row(const float *x, float *y, int64_t n, int64_t step)
     }
 }
 
-static void hardmax_row(const float *x, float *y, int64_t n, int64_t step)
+static void hardmax_row(const gc_kern *kern, const float *x, float *y, int64_t n, int64_t step)
 {
+    (void)kern;
     int64_t best = largest(x, n, step);
     for (int64_t i = 0; i < n; i++) {
         y[i * step] = i == best ? 1.0f : 0.0f;
     }
 }
 
-static gc_status forward_rows(gc_op_call *c, void (*row)(const float *, float *, int64_t, int64_t))
-{
+typedef void (*row_fn)(const gc_kern *kern, const float *x, float *y, int64_t n, int64_t step);
+
+typedef struct rows_job {
     rows r;
-    GC_TRY(find_rows(c, &r));
-    if (c->out[0] == NULL || r.n == 0) {
+    const gc_kern *kern;
+    row_fn row;
+    const float *x;
+    float *y;
+} rows_job;
+
+enum { ROWS_TASK = 16 };
+
+static void rows_task(void *task, uint32_t index)
+{
+    const rows_job *j = task;
+    int64_t first = (int64_t)index * ROWS_TASK, last = first + ROWS_TASK, all = j->r.outer * j->r.inner;
+    for (int64_t k = first; k < (last < all ? last : all); k++) {
+        int64_t at = k / j->r.inner * j->r.n * j->r.inner + k % j->r.inner;
+        j->row(j->kern, j->x + at, j->y + at, j->r.n, j->r.inner);
+    }
+}
+
+static gc_status forward_rows(gc_op_call *c, row_fn row)
+{
+    rows_job j;
+    memset(&j, 0, sizeof j);
+    GC_TRY(find_rows(c, &j.r));
+    int64_t tasks = (j.r.outer * j.r.inner + ROWS_TASK - 1) / ROWS_TASK;
+    if (c->out[0] == NULL || j.r.n == 0) {
         return GRADCAM_OK;
     }
-    for (int64_t k = 0; k < r.outer * r.inner; k++) {
-        int64_t at = k / r.inner * r.n * r.inner + k % r.inner;
-        row((const float *)c->in[0]->data + at, (float *)c->out[0]->data + at, r.n, r.inner);
+    if (tasks > UINT32_MAX) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too many rows");
     }
-    return GRADCAM_OK;
+    j.kern = gc_kern_of(c->ctx);
+    j.row = row;
+    j.x = c->in[0]->data;
+    j.y = c->out[0]->data;
+    return gc_parallel(c->ctx, rows_task, &j, (uint32_t)tasks);
 }
 
 static gc_status softmax_forward(gc_op_call *c)
