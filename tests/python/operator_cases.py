@@ -531,3 +531,45 @@ def recurrent(rng, op):
     if op == "LSTM":
         inputs.append(spaced(rng, (1, batch, hidden)))
     yield Case(inputs, (0, 5, 6) if op == "LSTM" else (0, 5), attributes, n_out=2)
+
+
+# ---- attention, losses, determinants ----
+
+@case("Attention")
+def attention(rng, op):
+    """Two heads of queries for each of keys; a float mask, causal; a softcap."""
+    q, k = spaced(rng, (1, 4, 3, 2)), spaced(rng, (1, 2, 4, 2))
+    v = spaced(rng, (1, 2, 4, 3))
+    yield Case([q, k, v, spaced(rng, (3, 4))], (0, 1, 2, 3), {}, 23)
+    yield Case([q, k, v], (0, 1, 2), {"is_causal": 1, "scale": 0.5}, 23)
+    yield Case([q, k, v], (0, 1, 2), {"softcap": 1.5}, 23)
+
+
+@case("RotaryEmbedding")
+def rotary(rng, op):
+    for interleaved in (0, 1):
+        x, angles = spaced(rng, (2, 2, 3, 4)), spaced(rng, (5, 2))
+        positions = rng.integers(0, 5, (2, 3)).astype(np.int64)
+        yield Case([x, np.cos(angles), np.sin(angles), positions], (0,), {"interleaved": interleaved}, 23, linear=(0,))
+
+
+@case("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+def loss(rng, op):
+    target = rng.integers(0, 4, (3, 2)).astype(np.int64)
+    weights = spaced(rng, (4,), 0.2, 1.0)
+    for reduction in ("none", "sum", "mean"):
+        linear = (0,) if op == "NegativeLogLikelihoodLoss" else ()
+        yield Case([spaced(rng, (3, 4, 2)), target, weights], (0, 1), {"reduction": reduction}, 13, linear=linear)
+    yield Case([spaced(rng, (3, 4, 2)), target], (0, 1), {"ignore_index": int(target[0, 0])}, 13)
+
+
+@case("Det")
+def det(rng, op):
+    yield Case([spaced(rng, (2, 3, 3))], (0,))
+
+
+@case("CumProd")
+def cumprod(rng, op):
+    for exclusive in (0, 1):
+        attributes = {"exclusive": exclusive, "reverse": int(rng.integers(0, 2))}
+        yield Case([spaced(rng, sizes(rng, 3)), np.array(int(rng.integers(-3, 3)), np.int64)], (0,), attributes, 26)
