@@ -176,7 +176,6 @@ def external_model():
     return model.SerializeToString(), w
 
 
-@pytest.mark.xfail(reason="the library does not read external data yet", raises=gradcam.GradcamError)
 def test_external_weights():
     model, w = external_model()
     asked = []
@@ -210,6 +209,37 @@ def test_queries():
     assert dtype == np.float32 and shape[1:] == (3, 112, 112)
     with pytest.raises(KeyError):
         net.input_spec("nowhere")
+    floats = [t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT]
+    assert net.parameter_count == sum(int(np.prod(t.dims)) for t in floats) > 0
+
+
+def test_flops_and_layers():
+    net, weight = built()
+    with gradcam.Run(net) as run:
+        conv = net.producer("c")
+        with pytest.raises(gradcam.GradcamError, match="prepared"):
+            run.node_flops(conv)
+        run.set_input("x", np.ones((3, 2, 5, 8), np.float32))
+        run.prepare()
+        assert run.node_flops(conv) == 2 * 3 * 5 * 8 * weight.size
+        assert run.node_flops(net.producer("r")) == 0
+        with pytest.raises(gradcam.GradcamError):
+            run.node_flops(99)
+    with gradcam.Run(gradcam.Net(GARMENTS)) as run:
+        run.set_input(None, IMAGE)
+        layers = run.candidate_layers(index=1)
+        run.gradcam(index=1)
+        assert len(layers) > 1 and layers[0] == run.report.layer
+        assert all(len(run.spec(name).shape) == 4 for name in layers)
+        with pytest.raises(gradcam.GradcamError):
+            run.candidate_layers(output="nowhere")
+
+
+def test_limit_of_a_run():
+    net = gradcam.Net(GARMENTS, max_run_bytes=100000)
+    with pytest.raises(gradcam.GradcamError) as caught:
+        heat(net)
+    assert caught.value.name == "GRADCAM_E_LIMIT"
 
 
 # ---- building ----
@@ -585,7 +615,7 @@ def test_layers_refuse_what_has_no_place():
 # ---- maps ----
 
 
-@pytest.mark.parametrize("shape,size", [((3, 7, 5), (224, 160)), ((7, 5), (3, 9)), ((1, 1, 1), (4, 4)),
+@pytest.mark.parametrize("shape,size", [((2, 3, 4, 6), (9, 5)), ((3, 7, 5), (224, 160)), ((7, 5), (3, 9)), ((1, 1, 1), (4, 4)),
                                         ((2, 14, 14), (14, 14)), ((2, 3, 6, 5), (7, 11))])
 @pytest.mark.parametrize("mode", ["bilinear", "align_corners", "nearest"])
 def test_resize(shape, size, mode):

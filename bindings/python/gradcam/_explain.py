@@ -113,6 +113,15 @@ class Explanations:
         self.report = Report(call.report, self.rule_nodes)
         return call.array(self, handle)
 
+    def candidate_layers(self, **target):
+        """The values that a map can be drawn on, deepest first: the first is the layer
+        that is taken when none is named.  `target`: kind, index, output, ... as above."""
+        call, count = _Call(self, **target), C.c_size_t()
+        self._pass("candidate_layers", C.byref(call.target), None, 0, C.byref(count))
+        names = (C.c_char_p * max(count.value, 1))()
+        self._pass("candidate_layers", C.byref(call.target), names, count, C.byref(count))
+        return [_c.decode(name) for name in names[:count.value]]
+
     def cam(self, **options):
         """CAM, Zhou 2015: [N, spatial...], signed, for a layer followed by global
         average pooling and a linear classifier."""

@@ -12,7 +12,7 @@ RESIZES = {"bilinear": _c.GRADCAM_RESIZE_BILINEAR, "align_corners": _c.GRADCAM_R
 
 
 def resize(maps, size, mode="bilinear"):
-    """Maps [H, W] or [N, H, W] at another size (height, width): a new float32 array.
+    """Maps [..., H, W] at another size (height, width): a new float32 array.
 
     mode: "bilinear" (pixel centres, as PyTorch's interpolate without
     align_corners), "align_corners" or "nearest".

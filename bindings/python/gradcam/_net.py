@@ -62,17 +62,18 @@ class Net:
     model: a path (str or os.PathLike), the file's bytes (bytes or anything with
         the buffer protocol, not copied while reading), or an open binary file.
     context: a Context; None: one of its own with the defaults.
-    max_nodes, max_bytes: limits for models that are not trusted; 0: 200,000, 4 GiB.
+    max_nodes, max_bytes, max_run_bytes: limits for models that are not trusted,
+        the last for what one run may hold; 0: 200,000, 4 GiB, 8 GiB.
     read_external: (location, offset, size) -> bytes, for weights outside the
         model; None: files beside a model given as a path, refused otherwise.
 
     inputs, outputs: names; nodes: a list of Node in the order of execution.
     """
 
-    def __init__(self, model, context=None, max_nodes=0, max_bytes=0, read_external=None):
+    def __init__(self, model, context=None, max_nodes=0, max_bytes=0, max_run_bytes=0, read_external=None):
         context = context or Context()
         handle = _c.net_p()
-        o = _c.sized(_c.gc_load_options, max_nodes=max_nodes, max_bytes=max_bytes)
+        o = _c.sized(_c.gc_load_options, max_nodes=max_nodes, max_bytes=max_bytes, max_run_bytes=max_run_bytes)
         if read_external is not None:
             o.read_external = _external(read_external)
         if isinstance(model, (str, os.PathLike)):
@@ -101,6 +102,11 @@ class Net:
                      names(lib.gc_net_node_input_count, lib.gc_net_node_input, i),
                      names(lib.gc_net_node_output_count, lib.gc_net_node_output, i))
                 for i in range(lib.gc_net_node_count(h))]
+
+    @property
+    def parameter_count(self):
+        """Elements of all floating-point weights, those inside Constant nodes left out."""
+        return _c.lib.gc_net_parameter_count(self.handle)
 
     def producer(self, value):
         """Index of the node whose output the value is; None for inputs, weights, unknown names."""

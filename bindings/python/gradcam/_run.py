@@ -163,6 +163,14 @@ class Run(Explanations):
         """Bytes that the prepared run holds for activations, gradients and workspace."""
         return _c.lib.gc_run_arena_bytes(self.handle)
 
+    def node_flops(self, node):
+        """Floating-point operations of the node of that index in one forward pass once the
+        run is prepared: 2 a multiply-add, 0 for operators whose time is memory."""
+        flops = _c.lib.gc_run_node_flops(self.handle, node)
+        if flops < 0:
+            raise _c.GradcamError(_c.GRADCAM_E_STATE, f"no node {node}, or the run is not prepared")
+        return flops
+
     def set_rule(self, rule):
         """What backward() does at activations: "plain", "guided" or "deconvnet"."""
         _c.call("run_set_rule", self.handle, _c.number(RULES, rule, "rule"))
