@@ -16,7 +16,8 @@
  *           means zero (at least one is not NULL).  in[]/out[] are readable
  *           only where keep_in/keep_out say so, constants always.
  * aux:      written by forward, read by backward (indices, masks).
- * work:     scratch, valid during one call, forward or backward.
+ * work:     scratch, valid during one call, forward or backward.  Neither is
+ *           NULL in a call, also when no bytes were asked for.
  *
  * Types: floating values are float32 inside the engine; I64, I32, U8, BOOL
  * (one byte, 0 or 1) are kept as they are.

@@ -91,6 +91,12 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
     return GRADCAM_OK;
 }
 
+/* Operators may reckon with addresses in blocks that turn out to be empty. */
+static size_t at_least_one(size_t bytes)
+{
+    return bytes > 0 ? bytes : 1;
+}
+
 static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
 {
     gc_step *s = &p->steps[index];
@@ -118,12 +124,12 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
         }
     }
     s->call.differentiated = s->backward;
-    s->aux_memory.bytes = s->call.aux_bytes;
+    s->aux_memory.bytes = at_least_one(s->call.aux_bytes);
     s->aux_memory.first = index;
     s->aux_memory.last = s->backward ? end : index;
-    s->work_memory.bytes = s->call.work_bytes;
+    s->work_memory.bytes = at_least_one(s->call.work_bytes);
     s->work_memory.first = s->work_memory.last = index;
-    s->back_work_memory.bytes = s->backward ? s->call.work_bytes : 0;
+    s->back_work_memory.bytes = s->backward ? at_least_one(s->call.work_bytes) : 0;
     s->back_work_memory.first = s->back_work_memory.last = back;
     return GRADCAM_OK;
 }
