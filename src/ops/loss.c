@@ -66,6 +66,7 @@ static gc_status infer(gc_op_call *c)
     loss l;
     GC_TRY(setup(c, &l));
     const gc_tensor *t = c->in[L_TARGET];
+    c->work_bytes = c->n_in > L_WEIGHT && c->in[L_WEIGHT] != NULL ? (size_t)l.classes * sizeof(double) : 0;
     return gc_op_set_output(c, 0, GRADCAM_F32, l.reduction == L_NONE ? t->ndim : 0, t->shape);
 }
 
@@ -133,10 +134,37 @@ static gc_status spread(gc_op_call *c, const loss *l, const float *g, float *dp)
     return GRADCAM_OK;
 }
 
-static gc_status refuse_weight(gc_op_call *c)
+/* Gradient of the weights, d loss / d w[t] = -p[t]; of a mean L = S / W it is
+   (-p[t] - L) / W.  `p` as in sum_up. */
+static gc_status weight_gradient(gc_op_call *c, const loss *l, const float *p)
 {
-    bool asked = c->n_in > L_WEIGHT && c->grad_in[L_WEIGHT] != NULL;
-    return asked ? gc_op_fail(c, GRADCAM_E_NO_GRADIENT, "no gradient to the class weights") : GRADCAM_OK;
+    const float *g = c->grad_out[0] != NULL ? c->grad_out[0]->data : NULL;
+    float *dw = c->grad_in[L_WEIGHT]->data;
+    double *sums = c->work, weights = 0.0, mean = 0.0;
+    memset(sums, 0, (size_t)l->classes * sizeof *sums);
+    for (int32_t pass = l->reduction == L_MEAN ? 0 : 1; g != NULL && pass < 2; pass++) {
+        for (int64_t k = 0; k < l->samples * l->inner; k++) {
+            int64_t label;
+            GC_TRY(class_at(c, l, k, &label));
+            double part = label < 0 ? 0.0 : -(double)p[score_at(l, k, label)];
+            if (label >= 0 && pass == 0) {
+                weights += weight_of(l, label);
+                mean += weight_of(l, label) * part;
+            } else if (label >= 0) {
+                double slope = l->reduction == L_MEAN ? (part - mean / weights) / weights : part;
+                sums[label] += slope * (double)g[l->reduction == L_NONE ? k : 0];
+            }
+        }
+    }
+    for (int64_t i = 0; i < l->classes; i++) {
+        dw[i] = (float)sums[i];
+    }
+    return GRADCAM_OK;
+}
+
+static bool wants(const gc_op_call *c, int32_t i)
+{
+    return i < c->n_in && c->grad_in[i] != NULL;
 }
 
 /* ---- NegativeLogLikelihoodLoss ---- */
@@ -152,8 +180,10 @@ static gc_status nll_backward(gc_op_call *c)
 {
     loss l;
     GC_TRY(setup(c, &l));
-    GC_TRY(refuse_weight(c));
-    if (c->grad_in[L_INPUT] == NULL) {
+    if (wants(c, L_WEIGHT)) {
+        GC_TRY(weight_gradient(c, &l, c->in[L_INPUT]->data));
+    }
+    if (!wants(c, L_INPUT)) {
         return GRADCAM_OK;
     }
     gc_walk_zero(c->grad_in[L_INPUT]);
@@ -208,8 +238,10 @@ static gc_status cross_backward(gc_op_call *c)
 {
     loss l;
     GC_TRY(setup(c, &l));
-    GC_TRY(refuse_weight(c));
-    if (c->grad_in[L_INPUT] == NULL) {
+    if (wants(c, L_WEIGHT)) {
+        GC_TRY(weight_gradient(c, &l, c->aux));
+    }
+    if (!wants(c, L_INPUT)) {
         return GRADCAM_OK;
     }
     float *d = c->grad_in[L_INPUT]->data;
@@ -235,7 +267,7 @@ static gc_status cross_backward(gc_op_call *c)
 }
 
 const gc_op gc_ops_loss[] = {
-    {"NegativeLogLikelihoodLoss", infer, nll_forward, nll_backward, 0, 6, 0, 2, 3, 1},
+    {"NegativeLogLikelihoodLoss", infer, nll_forward, nll_backward, 0, 7, 0, 2, 3, 1},
     {"SoftmaxCrossEntropyLoss", cross_infer, cross_forward, cross_backward, 0, 6, 0, 2, 3, 2},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

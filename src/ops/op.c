@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const gc_op *const families[] = {
-    gc_ops_layernorm, gc_ops_rownorm, gc_ops_einsum, gc_ops_attention, gc_ops_rotary, gc_ops_loss,
+    gc_ops_layernorm, gc_ops_rownorm, gc_ops_einsum, gc_ops_attention, gc_ops_rotary, gc_ops_loss, gc_ops_swiglu,
     gc_ops_cumulative, gc_ops_det,
     gc_ops_conv,   gc_ops_pool,    gc_ops_norm,   gc_ops_linear, gc_ops_activation, gc_ops_unary,  gc_ops_binary,
     gc_ops_logic,  gc_ops_softmax, gc_ops_reduce, gc_ops_shape,  gc_ops_move,       gc_ops_const,  gc_ops_rnn,

@@ -84,17 +84,33 @@ def loss_case(seed):
         ignored = -7 if shape[1] == 1 and ignored == 0 else ignored
     weight = np.abs(floats(rng, shape[1])) + 0.1 if seed % 3 else None
     how = {"reduction": ["none", "sum", "mean"][seed // 4 % 3], **({} if ignored is None else {"ignore_index": ignored})}
-    torch_how = {"reduction": how["reduction"], "ignore_index": -12345 if ignored is None else ignored,
-                 "weight": None if weight is None else torch.tensor(weight, dtype=torch.float64)}
+    torch_how = {"reduction": how["reduction"], "ignore_index": -12345 if ignored is None else ignored}
     labels = labels.astype(np.int32 if seed % 2 else np.int64)
     inputs = [floats(rng, *shape), labels] + ([] if weight is None else [weight])
     return inputs, torch.tensor(labels.astype(np.int64)), how, torch_how
 
 
+def nll(p, labels, weight=None, reduction="mean", ignore_index=-1):
+    """torch's nll_loss, but with a gradient to the weight."""
+    kept = labels != ignore_index
+    chosen = torch.where(kept, labels, 0)
+    w = kept * (1.0 if weight is None else weight[chosen])
+    loss = -p.gather(1, chosen[:, None])[:, 0] * w
+    return loss if reduction == "none" else loss.sum() if reduction == "sum" else loss.sum() / w.sum()
+
+
+@pytest.mark.parametrize("seed", range(0, 36, 5))
+def test_the_reference_is_that_of_torch(seed):
+    inputs, labels, _, how = loss_case(seed)
+    x, *weight = (torch.tensor(a) for a in inputs[::2])
+    assert torch.allclose(nll(x, labels, *weight, **how), tf.nll_loss(x, labels, *weight, **how), equal_nan=True)
+
+
 @pytest.mark.parametrize("seed", range(36))
 def test_negative_log_likelihood(seed):
     inputs, labels, how, torch_how = loss_case(seed)
-    check("NegativeLogLikelihoodLoss", inputs, lambda x: tf.nll_loss(x, labels, **torch_how), opset=13, **how)
+    check("NegativeLogLikelihoodLoss", inputs, lambda x, _, *w: nll(x, labels, *w, **torch_how), range(len(inputs)),
+          opset=13, **how)
 
 
 @pytest.mark.parametrize("seed", range(36))
@@ -102,7 +118,8 @@ def test_negative_log_likelihood(seed):
 def test_cross_entropy(seed, outputs):
     inputs, labels, how, torch_how = loss_case(seed)
     check("SoftmaxCrossEntropyLoss", inputs,
-          lambda x: (tf.cross_entropy(x, labels, **torch_how), tf.log_softmax(x, 1))[:outputs], opset=13, **how)
+          lambda x, _, *w: (nll(tf.log_softmax(x, 1), labels, *w, **torch_how), tf.log_softmax(x, 1))[:outputs],
+          range(len(inputs)), opset=13, **how)
 
 
 def test_only_the_log_probabilities_have_a_gradient():
@@ -121,6 +138,20 @@ def test_loss_refusals(op):
     refused(op, [x, t, floats(rng, 2)], "do not fit", (0, 1, 2), opset=13)
     refused(op, [x, t.astype(np.float32)], "int32 or int64", (0, 1), opset=13)
     refused(op, [x, t], "reduction", (0, 1), opset=13, reduction="max")
+
+
+# ---- SwiGLU ----
+
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3, 5), (2, 3, 4, 5)])
+def test_swiglu(shape):
+    rng = np.random.default_rng(len(shape))
+    inputs = [np.float32(9) * floats(rng, *shape), floats(rng, *shape)]
+    check("SwiGLU", [np.asarray(a) for a in inputs], lambda a, b: a * torch.sigmoid(0.7 * a) * b, (0, 1), opset=28,
+          alpha=0.7)
+
+
+def test_swiglu_refusals():
+    refused("SwiGLU", [np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32)], "same shape", (0, 1), opset=28)
 
 
 # ---- Det ----

@@ -64,8 +64,8 @@ static void head(FILE *out, int n)
     fprintf(out,
             "<!-- made by `make docs-operators` of the registry and operators.tsv -->\n"
             "# Operators\n\n"
-            "%d operators of ONNX (domain `ai.onnx`), opset 6 and later; other domains are for operators that\n"
-            "the host registers (`gc_ctx_register_op`).\n\n"
+            "%d operators of ONNX (domain `ai.onnx`), opset 6 and later, and those of older opsets that did not\n"
+            "change until 6; other domains are for operators that the host registers (`gc_ctx_register_op`).\n\n"
             "- *Versions*: the opsets in which the operator changed and whose rules are followed; a model of\n"
             "  another opset uses the version before it.\n"
             "- *Types* of the data inputs: float is float32, to which float16, bfloat16 and float64 are\n"
