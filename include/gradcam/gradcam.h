@@ -218,7 +218,8 @@ typedef struct gc_load_options {
     uint64_t max_run_bytes; /* of activations, gradients and workspace of one run; 0: 8 GiB */
 } gc_load_options;
 
-/* Loads an ONNX model (opset 6 and later).  Weights are copied.  A model that
+/* Loads an ONNX model (opset 6 and later, and older ones whose operators did not
+   change until 6).  Weights are copied.  A model that
    uses an operator which is not implemented is refused with a message that
    lists all such nodes. */
 GRADCAM_API gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options *options, gc_net **out,

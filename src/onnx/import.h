@@ -95,6 +95,9 @@ gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node 
 /* Replaces If nodes by their branches, see branch.c. */
 gc_status gc_import_flatten(gc_import *im, gc_pb_node **nodes, size_t *count);
 
+/* Refuses operators that changed their rules up to opset 6, see legacy.c. */
+gc_status gc_import_check_legacy(gc_import *im);
+
 /* ModelProto.functions, and which node calls which. */
 gc_status gc_import_functions(gc_import *im, gc_wire model);
 /* Counts, refuses recursion, then adds all nodes to the network. */

@@ -8,7 +8,7 @@
 
 #define ARENA_FLOOR ((uint64_t)1 << 20)
 
-enum { MIN_OPSET = 6, MAX_OPSET = 1000 };
+enum { MIN_OPSET = 1, MAX_OPSET = 1000 };
 
 /* ---- opset_import ---- */
 
@@ -263,6 +263,7 @@ static gc_status read_graph(gc_import *im, gc_wire model, gc_wire graph)
     }
     GC_TRY(for_each(im, graph, 15, refuse_sparse));
     GC_TRY(gc_import_nodes(im, graph, 1, &im->nodes, &im->n_nodes));
+    GC_TRY(gc_import_check_legacy(im));
     GC_TRY(gc_import_functions(im, model));
     GC_TRY(for_each(im, graph, 5, add_weight));
     GC_TRY(for_each(im, graph, 11, add_input));
@@ -278,9 +279,8 @@ static gc_status check_versions(gc_import *im)
     }
     if (im->opset < MIN_OPSET || im->opset > MAX_OPSET) {
         return gc_import_fail(im, NULL, GRADCAM_E_UNSUPPORTED,
-                              "the model uses ONNX opset %llu (0: not said); opset %d or later is needed, convert the "
-                              "model with onnx.version_converter",
-                              (unsigned long long)im->opset, MIN_OPSET);
+                              "the model uses ONNX opset %llu (0: not said); it must be from %d to %d",
+                              (unsigned long long)im->opset, MIN_OPSET, MAX_OPSET);
     }
     return GRADCAM_OK;
 }
