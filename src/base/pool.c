@@ -21,13 +21,13 @@ struct gc_pool {
     pthread_cond_t work;
     pthread_cond_t finished;
     pthread_t *threads;
-    uint64_t word;     /* atomic, as all below */
+    uint64_t word; /* atomic, as all below */
     gc_task_fn fn;
     void *task;
     uint32_t count;
     uint32_t done;
-    int32_t sleepers;  /* workers that wait for `work` */
-    int32_t waiting;   /* the caller waits for `finished` */
+    int32_t sleepers; /* workers that wait for `work` */
+    int32_t waiting;  /* the caller waits for `finished` */
     int32_t stop;
     uint32_t n_started;
 };

@@ -12,23 +12,23 @@ enum { ITEM_FLOPS = 4 << 20, OUTER_BYTES = 256 << 10 };
 
 typedef struct direct {
     const gc_gather *g;
-    const float *from;      /* the padded image, or the input */
-    int64_t line, plane;    /* floats from line to line, plane to plane of `from` */
-    int64_t width;          /* places of a line */
-    int64_t lines;          /* lines of places of this image (or of all) */
-    int64_t row_step;       /* floats of `from` from place to place */
+    const float *from;   /* the padded image, or the input */
+    int64_t line, plane; /* floats from line to line, plane to plane of `from` */
+    int64_t width;       /* places of a line */
+    int64_t lines;       /* lines of places of this image (or of all) */
+    int64_t row_step;    /* floats of `from` from place to place */
     const float *packed;
     const gc_epilogue *epi;
     float *out;
     int64_t image;
     int64_t depth, panels, panel_floats, group_floats;
-    int64_t tiles_line;     /* tiles of a line */
-    int64_t items_panel;    /* runs of lines, times panels if not panels_inner */
+    int64_t tiles_line;  /* tiles of a line */
+    int64_t items_panel; /* runs of lines, times panels if not panels_inner */
     int64_t lines_item;
     int64_t n_segments, length;
     int64_t *segments;
     int32_t panels_inner;
-    int32_t flat;           /* all places are one line */
+    int32_t flat; /* all places are one line */
     /* for the padded copy */
     const float *source;
     float *padded;
@@ -155,7 +155,7 @@ static void fill_segments(direct *d)
         for (int64_t y = 0; y < dim[1].taps; y++) {
             for (int64_t x = 0; x < (joined ? 1 : dim[2].taps); x++) {
                 d->segments[n++] = z * dim[0].dilation * d->plane + y * dim[1].dilation * d->line +
-                                x * dim[2].dilation * (d->row_step / dim[2].stride);
+                                   x * dim[2].dilation * (d->row_step / dim[2].stride);
             }
         }
     }

@@ -163,7 +163,7 @@ static gc_status multiply_block(const gc_ctx *ctx, gemm_job *j)
 gc_status gc_gemm(const gc_ctx *ctx, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col,
                   const float *b, int64_t b_row, int64_t b_col, float beta_acc, float *c, int64_t ldc, float *work)
 {
-    gemm_job job = {gc_kern_of(ctx), m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, NULL, NULL, 0, 0,
+    gemm_job job = {gc_kern_of(ctx),  m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, NULL, NULL, 0, 0,
                     beta_acc != 0.0f, 0};
     if (m <= 0 || n <= 0) {
         return GRADCAM_OK;

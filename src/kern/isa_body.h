@@ -177,10 +177,8 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
     tile_store(t, sum, rows, nv);
 }
 
-#define TILE_CASE(n)             \
-    case n:                      \
-        tile_body(t, n, nv);     \
-        break
+#define TILE_CASE(n)                                                                                                   \
+    case n: tile_body(t, n, nv); break
 
 TARGET static GC_ALWAYS_INLINE void tile_rows(const gc_tile *t, const int nv)
 {
@@ -205,8 +203,7 @@ TARGET static GC_ALWAYS_INLINE void tile_rows(const gc_tile *t, const int nv)
         TILE_CASE(13);
         TILE_CASE(14);
 #endif
-    default:
-        break;
+    default: break;
     }
 }
 #undef TILE_CASE
@@ -619,7 +616,7 @@ TARGET static void axpys(const float *factor, int64_t factor_step, const float *
 /* 2^n (1 + r + r^2 q(r)) with x = n ln 2 + r; relative error below 2^-22. */
 TARGET static GC_ALWAYS_INLINE V exp_of(V x)
 {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the rounded n */
+    const float magic = 12582912.0f;          /* 1.5 * 2^23: the sum's low bits are the rounded n */
     V y = clip(x, BC(-87.3f), BC(88.72283f)); /* below lie denormals, taken as zero; above infinity */
     V t = y * BC(1.44269504f) + BC(magic - 1.0f);
     V n = t - BC(magic - 1.0f);
@@ -681,18 +678,12 @@ TARGET static GC_ALWAYS_INLINE V erf_of(V x)
 TARGET static GC_ALWAYS_INLINE V map_one(const int kind, V x)
 {
     switch (kind) {
-    case GC_MAP_EXP:
-        return exp_of(x);
-    case GC_MAP_SIGMOID:
-        return sigmoid_of(x);
-    case GC_MAP_SILU:
-        return x * sigmoid_of(x);
-    case GC_MAP_TANH:
-        return tanh_of(x);
-    case GC_MAP_ERF:
-        return erf_of(x);
-    default: /* GC_MAP_GELU */
-        return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
+    case GC_MAP_EXP: return exp_of(x);
+    case GC_MAP_SIGMOID: return sigmoid_of(x);
+    case GC_MAP_SILU: return x * sigmoid_of(x);
+    case GC_MAP_TANH: return tanh_of(x);
+    case GC_MAP_ERF: return erf_of(x);
+    default: /* GC_MAP_GELU */ return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
     }
 }
 
@@ -710,24 +701,12 @@ TARGET static GC_ALWAYS_INLINE void map_all(const int kind, int64_t n, const flo
 TARGET static void map(int32_t kind, int64_t n, const float *x, float *y)
 {
     switch (kind) {
-    case GC_MAP_EXP:
-        map_all(GC_MAP_EXP, n, x, y);
-        break;
-    case GC_MAP_SIGMOID:
-        map_all(GC_MAP_SIGMOID, n, x, y);
-        break;
-    case GC_MAP_SILU:
-        map_all(GC_MAP_SILU, n, x, y);
-        break;
-    case GC_MAP_TANH:
-        map_all(GC_MAP_TANH, n, x, y);
-        break;
-    case GC_MAP_ERF:
-        map_all(GC_MAP_ERF, n, x, y);
-        break;
-    default:
-        map_all(GC_MAP_GELU, n, x, y);
-        break;
+    case GC_MAP_EXP: map_all(GC_MAP_EXP, n, x, y); break;
+    case GC_MAP_SIGMOID: map_all(GC_MAP_SIGMOID, n, x, y); break;
+    case GC_MAP_SILU: map_all(GC_MAP_SILU, n, x, y); break;
+    case GC_MAP_TANH: map_all(GC_MAP_TANH, n, x, y); break;
+    case GC_MAP_ERF: map_all(GC_MAP_ERF, n, x, y); break;
+    default: map_all(GC_MAP_GELU, n, x, y); break;
     }
 }
 
@@ -777,6 +756,5 @@ TARGET static void max_taps(const float *const *taps, int64_t count, int64_t cha
 }
 
 const gc_kern ROW = {
-    ROW_NAME,  VL,        VL * NV,   MR,    0,     tile, wino4_in, wino4_out,
-    wino2_in,  wino2_out, depthwise, dots,  axpys, map,  max_taps,
+    ROW_NAME, VL, VL *NV, MR, 0, tile, wino4_in, wino4_out, wino2_in, wino2_out, depthwise, dots, axpys, map, max_taps,
 };

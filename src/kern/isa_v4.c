@@ -4,7 +4,7 @@
 #ifdef GC_HAVE_VECTORS
 typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int vec_mask __attribute__((vector_size(16)));
-#define TARGET 
+#define TARGET
 #define VL 4
 #define NV 2
 #define MR 6

@@ -90,9 +90,9 @@ int64_t gc_conv_packed(const gc_gather *g, gc_conv_method method)
 
 int64_t gc_conv_scratch(const gc_gather *g, gc_conv_method method, int32_t workers)
 {
-    return is_wino(method)                  ? gc_wino_scratch(g, wino_m(method), workers)
+    return is_wino(method)               ? gc_wino_scratch(g, wino_m(method), workers)
            : method == GC_CONV_DEPTHWISE ? 0
-                                            : gc_direct_scratch(g);
+                                         : gc_direct_scratch(g);
 }
 
 int64_t gc_conv_bias_floats(const gc_gather *g)
@@ -125,8 +125,8 @@ static bool wino_fits(const gc_gather *g)
         square = square && d[i].stride == 1 && d[i].dilation == 1 && d[i].out_step == 1 && d[i].out_first == 0 &&
                  d[i].places == d[i].out;
     }
-    return square && g->groups == 1 && g->kern->vl > 1 && g->in_c % g->kern->vl == 0 &&
-           g->out_c % g->kern->vl == 0 && g->in_c >= 32 && g->out_c >= 32;
+    return square && g->groups == 1 && g->kern->vl > 1 && g->in_c % g->kern->vl == 0 && g->out_c % g->kern->vl == 0 &&
+           g->in_c >= 32 && g->out_c >= 32;
 }
 
 /* Nominal cost: multiplications, and reading the weights once at eight

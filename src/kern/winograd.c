@@ -20,11 +20,11 @@ typedef struct wino {
     float *scratch;
     int64_t m, size, planes;
     int64_t tiles_y, tiles_x, tiles;
-    int64_t block;               /* tiles of a block, at most */
+    int64_t block; /* tiles of a block, at most */
     int64_t blocks;
     int64_t slot_floats;
-    int64_t first, count;        /* the tiles of the block, when one is shared by all workers */
-    int32_t next;                /* the next block that nobody has claimed */
+    int64_t first, count; /* the tiles of the block, when one is shared by all workers */
+    int32_t next;         /* the next block that nobody has claimed */
     int32_t reserved0;
 } wino;
 

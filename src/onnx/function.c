@@ -13,7 +13,7 @@ typedef struct frame {
     const gc_pb_node *nodes;
     size_t n_nodes, next;
     const char *prefix;
-    const char **in;  /* actual names, function->n_in */
+    const char **in; /* actual names, function->n_in */
     const char **out;
     const gc_attr_value *attrs; /* of the calling node */
     size_t n_attrs;

@@ -10,22 +10,22 @@
 #include "onnx/wire.h"
 
 typedef struct gc_pb_attr {
-    gc_attr_value v;  /* v.kind 0: of a type that is left out */
-    const char *ref;  /* attribute of the calling node that is meant, or NULL */
-    uint64_t type;    /* AttributeProto.AttributeType, 0 unknown */
-    gc_wire graph;    /* the bytes of a graph, p NULL if there is none */
+    gc_attr_value v; /* v.kind 0: of a type that is left out */
+    const char *ref; /* attribute of the calling node that is meant, or NULL */
+    uint64_t type;   /* AttributeProto.AttributeType, 0 unknown */
+    gc_wire graph;   /* the bytes of a graph, p NULL if there is none */
 } gc_pb_attr;
 
 typedef struct gc_pb_node {
     const char *domain, *op, *overload, *name; /* never NULL */
     const char **in;
     const char **out;
-    int32_t *in_slot;  /* in functions: formal name, see gc_pb_function; else NULL */
+    int32_t *in_slot; /* in functions: formal name, see gc_pb_function; else NULL */
     int32_t *out_slot;
     gc_pb_attr *attrs;
     size_t n_in, n_out, n_attrs;
     const unsigned char *at;
-    int32_t callee;    /* function, or -1 */
+    int32_t callee; /* function, or -1 */
     int32_t reserved0;
 } gc_pb_node;
 
@@ -38,10 +38,10 @@ typedef struct gc_pb_function {
     gc_pb_attr *defaults;
     size_t n_in, n_out, n_nodes, n_defaults;
     const unsigned char *at;
-    uint64_t expanded;  /* nodes after inlining, saturating */
-    uint64_t opset;     /* of the ONNX operators; 0: not said */
+    uint64_t expanded; /* nodes after inlining, saturating */
+    uint64_t opset;    /* of the ONNX operators; 0: not said */
     uint32_t depth;
-    int32_t colour;     /* 0 new, 1 being visited, 2 done */
+    int32_t colour; /* 0 new, 1 being visited, 2 done */
 } gc_pb_function;
 
 typedef struct gc_tensor_link {
@@ -87,8 +87,7 @@ gc_status gc_import_tensor(gc_import *im, const gc_field *f, const char *name, g
 
 gc_status gc_import_attr(gc_import *im, const gc_field *f, const char *node, gc_pb_attr *attr);
 /* All attributes (field `number`) of a node, or defaults of a function. */
-gc_status gc_import_attrs(gc_import *im, gc_wire w, uint32_t number, const char *node, gc_pb_attr **out,
-                          size_t *count);
+gc_status gc_import_attrs(gc_import *im, gc_wire w, uint32_t number, const char *node, gc_pb_attr **out, size_t *count);
 /* All nodes (field `number`) of a graph or function. */
 gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node **out, size_t *count);
 

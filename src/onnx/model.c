@@ -108,14 +108,10 @@ static gc_status read_shape(gc_import *im, const gc_field *at, const char *name,
 static gc_dtype input_dtype(uint64_t data_type)
 {
     switch (data_type) {
-    case 10:
-        return GRADCAM_F16;
-    case 11:
-        return GRADCAM_F64;
-    case 16:
-        return GRADCAM_BF16;
-    default:
-        return gc_onnx_dtype(data_type);
+    case 10: return GRADCAM_F16;
+    case 11: return GRADCAM_F64;
+    case 16: return GRADCAM_BF16;
+    default: return gc_onnx_dtype(data_type);
     }
 }
 

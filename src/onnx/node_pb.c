@@ -11,8 +11,16 @@
 enum { MAX_ATTRS = 64 };
 
 /* AttributeProto.type */
-enum { AT_FLOAT = 1, AT_INT = 2, AT_STRING = 3, AT_TENSOR = 4, AT_GRAPH = 5,
-       AT_FLOATS = 6, AT_INTS = 7, AT_STRINGS = 8 };
+enum {
+    AT_FLOAT = 1,
+    AT_INT = 2,
+    AT_STRING = 3,
+    AT_TENSOR = 4,
+    AT_GRAPH = 5,
+    AT_FLOATS = 6,
+    AT_INTS = 7,
+    AT_STRINGS = 8
+};
 
 gc_status gc_import_fail(gc_import *im, const unsigned char *at, gc_status status, const char *format, ...)
 {
@@ -179,8 +187,8 @@ static gc_status attr_list(gc_import *im, const gc_field *at, uint32_t number, g
 /* The AttributeType to which a value field belongs, 0 for other fields. */
 static uint32_t field_type(const gc_field *f)
 {
-    static const unsigned char owner[24] = { [2] = 1, [3] = 2, [4] = 3, [5] = 4, [6] = 5, [7] = 6, [8] = 7, [9] = 8,
-                                             [10] = 9, [11] = 10, [14] = 13, [15] = 14, [22] = 11, [23] = 12 };
+    static const unsigned char owner[24] = {[2] = 1, [3] = 2,  [4] = 3,   [5] = 4,   [6] = 5,   [7] = 6,   [8] = 7,
+                                            [9] = 8, [10] = 9, [11] = 10, [14] = 13, [15] = 14, [22] = 11, [23] = 12};
     return f->number < 24 ? owner[f->number] : 0;
 }
 
@@ -245,22 +253,14 @@ static gc_status attr_type(gc_import *im, const gc_field *at, const char *node, 
 static gc_attr_kind attr_kind(uint64_t type)
 {
     switch (type) {
-    case AT_FLOAT:
-        return GRADCAM_ATTR_FLOAT;
-    case AT_INT:
-        return GRADCAM_ATTR_INT;
-    case AT_STRING:
-        return GRADCAM_ATTR_STRING;
-    case AT_TENSOR:
-        return GRADCAM_ATTR_TENSOR;
-    case AT_FLOATS:
-        return GRADCAM_ATTR_FLOATS;
-    case AT_INTS:
-        return GRADCAM_ATTR_INTS;
-    case AT_STRINGS:
-        return GRADCAM_ATTR_STRINGS;
-    default:
-        return 0;
+    case AT_FLOAT: return GRADCAM_ATTR_FLOAT;
+    case AT_INT: return GRADCAM_ATTR_INT;
+    case AT_STRING: return GRADCAM_ATTR_STRING;
+    case AT_TENSOR: return GRADCAM_ATTR_TENSOR;
+    case AT_FLOATS: return GRADCAM_ATTR_FLOATS;
+    case AT_INTS: return GRADCAM_ATTR_INTS;
+    case AT_STRINGS: return GRADCAM_ATTR_STRINGS;
+    default: return 0;
     }
 }
 
@@ -290,7 +290,7 @@ static gc_status attr_strings(gc_import *im, const gc_field *at, gc_pb_attr *att
 
 static gc_status attr_value(gc_import *im, const gc_field *f, const char *node, gc_pb_attr *attr)
 {
-    static const unsigned char wires[6] = { 0, 0, GC_WIRE_32, GC_WIRE_VARINT, GC_WIRE_BYTES, GC_WIRE_BYTES };
+    static const unsigned char wires[6] = {0, 0, GC_WIRE_32, GC_WIRE_VARINT, GC_WIRE_BYTES, GC_WIRE_BYTES};
     if (f->number < 2 || f->number > 5 || field_type(f) != attr->type) {
         return GRADCAM_OK;
     }
@@ -299,17 +299,10 @@ static gc_status attr_value(gc_import *im, const gc_field *f, const char *node, 
                               attr->v.name);
     }
     switch (f->number) {
-    case 2:
-        attr->v.f = gc_bits_f32(f->value);
-        return GRADCAM_OK;
-    case 3:
-        attr->v.i = gc_bits_i64(f->value);
-        return GRADCAM_OK;
-    case 4:
-        attr->v.count = f->n;
-        return gc_import_string(im, f, "a string attribute", &attr->v.string);
-    default:
-        return attr_tensor(im, f, node, attr);
+    case 2: attr->v.f = gc_bits_f32(f->value); return GRADCAM_OK;
+    case 3: attr->v.i = gc_bits_i64(f->value); return GRADCAM_OK;
+    case 4: attr->v.count = f->n; return gc_import_string(im, f, "a string attribute", &attr->v.string);
+    default: return attr_tensor(im, f, node, attr);
     }
 }
 
@@ -337,8 +330,7 @@ gc_status gc_import_attr(gc_import *im, const gc_field *at, const char *node, gc
     return GRADCAM_OK;
 }
 
-gc_status gc_import_attrs(gc_import *im, gc_wire w, uint32_t number, const char *node, gc_pb_attr **out,
-                          size_t *count)
+gc_status gc_import_attrs(gc_import *im, gc_wire w, uint32_t number, const char *node, gc_pb_attr **out, size_t *count)
 {
     size_t n = 0, k = 0, j;
     gc_pb_attr *list;

@@ -12,8 +12,19 @@
 
 /* TensorProto.DataType */
 enum {
-    PB_FLOAT = 1, PB_UINT8 = 2, PB_INT8 = 3, PB_UINT16 = 4, PB_INT16 = 5, PB_INT32 = 6, PB_INT64 = 7,
-    PB_BOOL = 9, PB_FLOAT16 = 10, PB_DOUBLE = 11, PB_UINT32 = 12, PB_UINT64 = 13, PB_BFLOAT16 = 16
+    PB_FLOAT = 1,
+    PB_UINT8 = 2,
+    PB_INT8 = 3,
+    PB_UINT16 = 4,
+    PB_INT16 = 5,
+    PB_INT32 = 6,
+    PB_INT64 = 7,
+    PB_BOOL = 9,
+    PB_FLOAT16 = 10,
+    PB_DOUBLE = 11,
+    PB_UINT32 = 12,
+    PB_UINT64 = 13,
+    PB_BFLOAT16 = 16
 };
 
 /* TensorProto.DataLocation */
@@ -21,43 +32,52 @@ enum { LOCATION_EXTERNAL = 1 };
 
 /* Field numbers of TensorProto. */
 enum {
-    F_DIMS = 1, F_TYPE = 2, F_SEGMENT = 3, F_FLOAT = 4, F_INT32 = 5, F_STRING = 6, F_INT64 = 7, F_NAME = 8,
-    F_RAW = 9, F_DOUBLE = 10, F_UINT64 = 11, F_EXTERNAL = 13, F_LOCATION = 14
+    F_DIMS = 1,
+    F_TYPE = 2,
+    F_SEGMENT = 3,
+    F_FLOAT = 4,
+    F_INT32 = 5,
+    F_STRING = 6,
+    F_INT64 = 7,
+    F_NAME = 8,
+    F_RAW = 9,
+    F_DOUBLE = 10,
+    F_UINT64 = 11,
+    F_EXTERNAL = 13,
+    F_LOCATION = 14
 };
 
 typedef struct pb_type {
     const char *name;
-    gc_dtype dtype;     /* 0: refused */
-    uint32_t raw_size;  /* bytes of one element in raw_data */
-    uint32_t field;     /* the typed field */
+    gc_dtype dtype;    /* 0: refused */
+    uint32_t raw_size; /* bytes of one element in raw_data */
+    uint32_t field;    /* the typed field */
 } pb_type;
 
-static const pb_type types[] = {
-    { "undefined", 0, 0, 0 },
-    { "float", GRADCAM_F32, 4, F_FLOAT },
-    { "uint8", GRADCAM_U8, 1, F_INT32 },
-    { "int8", GRADCAM_I32, 1, F_INT32 },
-    { "uint16", GRADCAM_I32, 2, F_INT32 },
-    { "int16", GRADCAM_I32, 2, F_INT32 },
-    { "int32", GRADCAM_I32, 4, F_INT32 },
-    { "int64", GRADCAM_I64, 8, F_INT64 },
-    { "string", 0, 0, 0 },
-    { "bool", GRADCAM_BOOL, 1, F_INT32 },
-    { "float16", GRADCAM_F32, 2, F_INT32 },
-    { "double", GRADCAM_F32, 8, F_DOUBLE },
-    { "uint32", GRADCAM_I64, 4, F_UINT64 },
-    { "uint64", GRADCAM_I64, 8, F_UINT64 },
-    { "complex64", 0, 0, 0 },
-    { "complex128", 0, 0, 0 },
-    { "bfloat16", GRADCAM_F32, 2, F_INT32 },
-    { "float8e4m3fn", 0, 0, 0 },
-    { "float8e4m3fnuz", 0, 0, 0 },
-    { "float8e5m2", 0, 0, 0 },
-    { "float8e5m2fnuz", 0, 0, 0 },
-    { "uint4", 0, 0, 0 },
-    { "int4", 0, 0, 0 },
-    { "float4e2m1", 0, 0, 0 }
-};
+static const pb_type types[] = {{"undefined", 0, 0, 0},
+                                {"float", GRADCAM_F32, 4, F_FLOAT},
+                                {"uint8", GRADCAM_U8, 1, F_INT32},
+                                {"int8", GRADCAM_I32, 1, F_INT32},
+                                {"uint16", GRADCAM_I32, 2, F_INT32},
+                                {"int16", GRADCAM_I32, 2, F_INT32},
+                                {"int32", GRADCAM_I32, 4, F_INT32},
+                                {"int64", GRADCAM_I64, 8, F_INT64},
+                                {"string", 0, 0, 0},
+                                {"bool", GRADCAM_BOOL, 1, F_INT32},
+                                {"float16", GRADCAM_F32, 2, F_INT32},
+                                {"double", GRADCAM_F32, 8, F_DOUBLE},
+                                {"uint32", GRADCAM_I64, 4, F_UINT64},
+                                {"uint64", GRADCAM_I64, 8, F_UINT64},
+                                {"complex64", 0, 0, 0},
+                                {"complex128", 0, 0, 0},
+                                {"bfloat16", GRADCAM_F32, 2, F_INT32},
+                                {"float8e4m3fn", 0, 0, 0},
+                                {"float8e4m3fnuz", 0, 0, 0},
+                                {"float8e5m2", 0, 0, 0},
+                                {"float8e5m2fnuz", 0, 0, 0},
+                                {"uint4", 0, 0, 0},
+                                {"int4", 0, 0, 0},
+                                {"float4e2m1", 0, 0, 0}};
 
 #define N_TYPES (sizeof types / sizeof types[0])
 
@@ -74,7 +94,7 @@ typedef struct pb_tensor {
     uint64_t location;
     uint64_t counts[F_UINT64 + 1]; /* elements in each typed field */
     int32_t ndim;
-    int32_t n_raw;                 /* raw_data fields that are not empty */
+    int32_t n_raw; /* raw_data fields that are not empty */
 } pb_tensor;
 
 gc_dtype gc_onnx_dtype(uint64_t data_type)
@@ -99,12 +119,9 @@ static gc_status refuse(const pb_tensor *t, const unsigned char *at, gc_status s
 static uint32_t scalar_wire(uint32_t field)
 {
     switch (field) {
-    case F_FLOAT:
-        return GC_WIRE_32;
-    case F_DOUBLE:
-        return GC_WIRE_64;
-    default:
-        return GC_WIRE_VARINT;
+    case F_FLOAT: return GC_WIRE_32;
+    case F_DOUBLE: return GC_WIRE_64;
+    default: return GC_WIRE_VARINT;
     }
 }
 
@@ -161,11 +178,8 @@ static gc_status read_raw(pb_tensor *t, const gc_field *f)
 static gc_status scan_field(pb_tensor *t, const gc_field *f)
 {
     switch (f->number) {
-    case F_DIMS:
-        return read_dims(t, f);
-    case F_TYPE:
-        t->type = f->type == GC_WIRE_VARINT ? f->value : t->type;
-        return GRADCAM_OK;
+    case F_DIMS: return read_dims(t, f);
+    case F_TYPE: t->type = f->type == GC_WIRE_VARINT ? f->value : t->type; return GRADCAM_OK;
     case F_SEGMENT:
         return refuse(t, f->at, GRADCAM_E_UNSUPPORTED, "segmented tensors are not supported; export in one piece");
     case F_FLOAT:
@@ -173,17 +187,11 @@ static gc_status scan_field(pb_tensor *t, const gc_field *f)
     case F_STRING:
     case F_INT64:
     case F_DOUBLE:
-    case F_UINT64:
-        return count_scalars(t, f);
-    case F_RAW:
-        return read_raw(t, f);
-    case F_LOCATION:
-        t->location = f->type == GC_WIRE_VARINT ? f->value : t->location;
-        return GRADCAM_OK;
-    case F_EXTERNAL:
-        return f->type == GC_WIRE_BYTES ? gc_external_entry(&t->external, f, t->name, t->err) : GRADCAM_OK;
-    default:
-        return GRADCAM_OK;
+    case F_UINT64: return count_scalars(t, f);
+    case F_RAW: return read_raw(t, f);
+    case F_LOCATION: t->location = f->type == GC_WIRE_VARINT ? f->value : t->location; return GRADCAM_OK;
+    case F_EXTERNAL: return f->type == GC_WIRE_BYTES ? gc_external_entry(&t->external, f, t->name, t->err) : GRADCAM_OK;
+    default: return GRADCAM_OK;
     }
 }
 
@@ -286,21 +294,15 @@ static void put_f32(uint64_t type, void *data, size_t i, uint64_t v)
 {
     float *dst = data;
     switch (type) {
-    case PB_FLOAT:
-        dst[i] = gc_bits_f32(v);
-        break;
+    case PB_FLOAT: dst[i] = gc_bits_f32(v); break;
     case PB_DOUBLE: {
         double d = gc_bits_f64(v);
         /* out of float's range: infinity, without undefined conversion */
         dst[i] = d > 3.4028235677973366e38 ? HUGE_VALF : d < -3.4028235677973366e38 ? -HUGE_VALF : (float)d;
         break;
     }
-    case PB_FLOAT16:
-        dst[i] = half_to_float(v);
-        break;
-    default:
-        dst[i] = gc_bits_f32((v & 0xffff) << 16);
-        break;
+    case PB_FLOAT16: dst[i] = half_to_float(v); break;
+    default: dst[i] = gc_bits_f32((v & 0xffff) << 16); break;
     }
 }
 
@@ -309,29 +311,23 @@ static bool put_int(uint64_t type, void *data, size_t i, int64_t v)
 {
     static const struct {
         int64_t low, high;
-    } range[N_TYPES] = {
-        [PB_UINT8] = { 0, 255 },       [PB_INT8] = { -128, 127 },
-        [PB_UINT16] = { 0, 65535 },    [PB_INT16] = { -32768, 32767 },
-        [PB_INT32] = { INT32_MIN, INT32_MAX }, [PB_INT64] = { INT64_MIN, INT64_MAX },
-        [PB_BOOL] = { INT64_MIN, INT64_MAX },  [PB_UINT32] = { 0, UINT32_MAX },
-        [PB_UINT64] = { 0, INT64_MAX }
-    };
+    } range[N_TYPES] = {[PB_UINT8] = {0, 255},
+                        [PB_INT8] = {-128, 127},
+                        [PB_UINT16] = {0, 65535},
+                        [PB_INT16] = {-32768, 32767},
+                        [PB_INT32] = {INT32_MIN, INT32_MAX},
+                        [PB_INT64] = {INT64_MIN, INT64_MAX},
+                        [PB_BOOL] = {INT64_MIN, INT64_MAX},
+                        [PB_UINT32] = {0, UINT32_MAX},
+                        [PB_UINT64] = {0, INT64_MAX}};
     if (v < range[type].low || v > range[type].high) {
         return false;
     }
     switch (types[type].dtype) {
-    case GRADCAM_I64:
-        ((int64_t *)data)[i] = v;
-        break;
-    case GRADCAM_I32:
-        ((int32_t *)data)[i] = (int32_t)v;
-        break;
-    case GRADCAM_U8:
-        ((uint8_t *)data)[i] = (uint8_t)v;
-        break;
-    default:
-        ((uint8_t *)data)[i] = v != 0;
-        break;
+    case GRADCAM_I64: ((int64_t *)data)[i] = v; break;
+    case GRADCAM_I32: ((int32_t *)data)[i] = (int32_t)v; break;
+    case GRADCAM_U8: ((uint8_t *)data)[i] = (uint8_t)v; break;
+    default: ((uint8_t *)data)[i] = v != 0; break;
     }
     return true;
 }
@@ -340,14 +336,10 @@ static bool put_int(uint64_t type, void *data, size_t i, int64_t v)
 static int64_t raw_int(uint64_t type, uint64_t v)
 {
     switch (type) {
-    case PB_INT8:
-        return (int64_t)(v ^ 0x80u) - 0x80;
-    case PB_INT16:
-        return (int64_t)(v ^ 0x8000u) - 0x8000;
-    case PB_INT32:
-        return gc_bits_i32(v);
-    default:
-        return gc_bits_i64(v);
+    case PB_INT8: return (int64_t)(v ^ 0x80u) - 0x80;
+    case PB_INT16: return (int64_t)(v ^ 0x8000u) - 0x8000;
+    case PB_INT32: return gc_bits_i32(v);
+    default: return gc_bits_i64(v);
     }
 }
 

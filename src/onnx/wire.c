@@ -7,7 +7,7 @@ enum { WIRE_GROUP = 3, WIRE_GROUP_END = 4 };
 
 gc_wire gc_wire_make(const unsigned char *p, size_t n)
 {
-    static const unsigned char nothing[1] = { 0 };
+    static const unsigned char nothing[1] = {0};
     gc_wire w;
     w.p = n ? p : nothing;
     w.end = w.p + n;
@@ -66,12 +66,9 @@ static bool read_content(gc_wire *w, gc_field *f)
     f->n = 0;
     f->value = 0;
     switch (f->type) {
-    case GC_WIRE_VARINT:
-        return read_varint(w, &f->value);
-    case GC_WIRE_64:
-        return read_fixed(w, 8, &f->value);
-    case GC_WIRE_32:
-        return read_fixed(w, 4, &f->value);
+    case GC_WIRE_VARINT: return read_varint(w, &f->value);
+    case GC_WIRE_64: return read_fixed(w, 8, &f->value);
+    case GC_WIRE_32: return read_fixed(w, 4, &f->value);
     case GC_WIRE_BYTES:
         if (!read_varint(w, &f->value) || f->value > (uint64_t)(w->end - w->p)) {
             return false;
@@ -80,8 +77,7 @@ static bool read_content(gc_wire *w, gc_field *f)
         f->n = (size_t)f->value;
         w->p += f->n;
         return true;
-    default:
-        return false;
+    default: return false;
     }
 }
 

@@ -19,7 +19,7 @@ typedef struct gc_field {
     const unsigned char *at; /* where the field's tag begins */
     const unsigned char *p;  /* GC_WIRE_BYTES: the content */
     size_t n;
-    uint64_t value;          /* the other types */
+    uint64_t value; /* the other types */
     uint32_t number;
     uint32_t type;
 } gc_field;

@@ -31,23 +31,25 @@ static float swish_slope(float x, float alpha)
 
 /* NaN passes: the comparison is the one that NaN fails. */
 UNARY(relu, U_RELU, out[0], "", 0.0f, "", 0.0f, x < 0.0f ? 0.0f : x, v <= 0.0f ? 0.0f : g)
-UNARY(leaky, U_COPY, in[0], "alpha", 0.01f, "", 0.0f, x < 0.0f ? r.a *x : x, v <= 0.0f ? r.a *g : g)
-UNARY(elu, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x < 0.0f ? r.a *expm1f(x) : x, v <= 0.0f ? g *r.a *expf(v) : g)
+UNARY(leaky, U_COPY, in[0], "alpha", 0.01f, "", 0.0f, x < 0.0f ? r.a * x : x, v <= 0.0f ? r.a * g : g)
+UNARY(elu, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x < 0.0f ? r.a * expm1f(x) : x, v <= 0.0f ? g * r.a * expf(v) : g)
 UNARY(selu, U_COPY, in[0], "alpha", 1.67326319217681884765625f, "gamma", 1.05070102214813232421875f,
-      r.b *(x < 0.0f ? r.a *expm1f(x) : x), g *r.b *(v <= 0.0f ? r.a *expf(v) : 1.0f))
-UNARY(celu, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x < 0.0f ? r.a *expm1f(x / r.a) : x,
-      v <= 0.0f ? g *expf(v / r.a) : g)
+      r.b *(x < 0.0f ? r.a * expm1f(x) : x), g *r.b *(v <= 0.0f ? r.a * expf(v) : 1.0f))
+UNARY(celu, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x < 0.0f ? r.a * expm1f(x / r.a) : x,
+      v <= 0.0f ? g * expf(v / r.a) : g)
 UNARY(hsigmoid, U_COPY, in[0], "alpha", 0.2f, "beta", 0.5f, fmaxf(0.0f, fminf(1.0f, r.a *x + r.b)),
-      r.a *v + r.b > 0.0f && r.a * v + r.b < 1.0f ? g *r.a : 0.0f)
+      r.a *v + r.b > 0.0f && r.a * v + r.b < 1.0f ? g * r.a : 0.0f)
 SIMPLE(hswish, in[0], x *fmaxf(0.0f, fminf(1.0f, x / 6.0f + 0.5f)),
-       v <= -3.0f ? 0.0f : v < 3.0f ? g *(v / 3.0f + 0.5f) : g)
+       v <= -3.0f ? 0.0f
+       : v < 3.0f ? g * (v / 3.0f + 0.5f)
+                  : g)
 MAPPED(sigm, out[0], GC_MAP_SIGMOID, g *v *(1.0f - v))
 MAPPED(tanhy, out[0], GC_MAP_TANH, g *(1.0f - v * v))
 SIMPLE(splus, in[0], softplus(x), g *sigmoid(v))
 SIMPLE(ssign, in[0], x / (1.0f + fabsf(x)), g / ((1.0f + fabsf(v)) * (1.0f + fabsf(v))))
 UNARY(thresh, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x > r.a ? x : 0.0f, v > r.a ? g : 0.0f)
-UNARY(shrink, U_COPY, in[0], "lambd", 0.5f, "bias", 0.0f, x < -r.a ? x + r.b : x > r.a ? x - r.b : 0.0f,
-      v < -r.a || v > r.a ? g : 0.0f)
+UNARY(shrink, U_COPY, in[0], "lambd", 0.5f, "bias", 0.0f, x<-r.a ? x + r.b : x> r.a ? x - r.b : 0.0f,
+      v<-r.a || v> r.a ? g : 0.0f)
 UNARY(swish, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x *sigmoid(r.a *x), g *swish_slope(v, r.a))
 SIMPLE(mish, in[0], x *tanhf(softplus(x)), g *mish_slope(v))
 

@@ -12,10 +12,10 @@ typedef struct gc_attr_value {
     gc_attr_kind kind; /* GRADCAM_ATTR_* */
     float f;
     int64_t i;
-    size_t count;           /* of ints, floats or bytes */
+    size_t count; /* of ints, floats or bytes */
     const int64_t *ints;
     const float *floats;
-    const char *string;     /* NUL-terminated, count bytes; of STRINGS one a line */
+    const char *string; /* NUL-terminated, count bytes; of STRINGS one a line */
     gc_tensor *tensor;
 } gc_attr_value;
 

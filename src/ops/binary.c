@@ -17,40 +17,40 @@ typedef struct binary_run {
     float scale;
 } binary_run;
 
-#define F(k, i) (*(float *)(void *)(p[k] + (i) * s[k]))
-#define D(k, i) (*(double *)(void *)(p[k] + (i) * s[k]))
+#define F(k, i) (*(float *)(void *)(p[k] + (i)*s[k]))
+#define D(k, i) (*(double *)(void *)(p[k] + (i)*s[k]))
 
 /* out, a, b: the three layouts that matter get loops that vectorise. */
-#define BINARY_LOOP(name, expr)                                                      \
-    static void name(void *user, int64_t n, char *const *p, const int64_t *s)        \
-    {                                                                                \
-        const float *x = (const float *)(const void *)p[1];                          \
-        const float *z = (const float *)(const void *)p[2];                          \
-        float *y = (float *)(void *)p[0];                                            \
-        (void)user;                                                                  \
-        if (s[0] == 4 && s[1] == 4 && s[2] == 4) {                                   \
-            for (int64_t i = 0; i < n; i++) {                                        \
-                const float a = x[i], b = z[i];                                      \
-                y[i] = (expr);                                                       \
-            }                                                                        \
-        } else if (s[0] == 4 && s[1] == 4 && s[2] == 0) {                            \
-            const float b = *z;                                                      \
-            for (int64_t i = 0; i < n; i++) {                                        \
-                const float a = x[i];                                                \
-                y[i] = (expr);                                                       \
-            }                                                                        \
-        } else if (s[0] == 4 && s[1] == 0 && s[2] == 4) {                            \
-            const float a = *x;                                                      \
-            for (int64_t i = 0; i < n; i++) {                                        \
-                const float b = z[i];                                                \
-                y[i] = (expr);                                                       \
-            }                                                                        \
-        } else {                                                                     \
-            for (int64_t i = 0; i < n; i++) {                                        \
-                const float a = F(1, i), b = F(2, i);                                \
-                F(0, i) = (expr);                                                    \
-            }                                                                        \
-        }                                                                            \
+#define BINARY_LOOP(name, expr)                                                                                        \
+    static void name(void *user, int64_t n, char *const *p, const int64_t *s)                                          \
+    {                                                                                                                  \
+        const float *x = (const float *)(const void *)p[1];                                                            \
+        const float *z = (const float *)(const void *)p[2];                                                            \
+        float *y = (float *)(void *)p[0];                                                                              \
+        (void)user;                                                                                                    \
+        if (s[0] == 4 && s[1] == 4 && s[2] == 4) {                                                                     \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                const float a = x[i], b = z[i];                                                                        \
+                y[i] = (expr);                                                                                         \
+            }                                                                                                          \
+        } else if (s[0] == 4 && s[1] == 4 && s[2] == 0) {                                                              \
+            const float b = *z;                                                                                        \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                const float a = x[i];                                                                                  \
+                y[i] = (expr);                                                                                         \
+            }                                                                                                          \
+        } else if (s[0] == 4 && s[1] == 0 && s[2] == 4) {                                                              \
+            const float a = *x;                                                                                        \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                const float b = z[i];                                                                                  \
+                y[i] = (expr);                                                                                         \
+            }                                                                                                          \
+        } else {                                                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                const float a = F(1, i), b = F(2, i);                                                                  \
+                F(0, i) = (expr);                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 
 /* numpy's remainder: the sign follows the divisor. */
@@ -138,22 +138,14 @@ static int64_t int_apply(binary_run *r, int64_t a, int64_t b)
     switch (r->op) {
     case B_ADD:
     case B_SUM:
-    case B_MEAN:
-        return wrap_add(a, b);
-    case B_SUB:
-        return (int64_t)((uint64_t)a - (uint64_t)b);
-    case B_MUL:
-        return (int64_t)((uint64_t)a * (uint64_t)b);
-    case B_DIV:
-        return int_quotient(r, a, b);
-    case B_POW:
-        return int_pow(a, b);
-    case B_MAX:
-        return a > b ? a : b;
-    case B_MIN:
-        return a < b ? a : b;
-    default:
-        return int_remainder(r, a, b);
+    case B_MEAN: return wrap_add(a, b);
+    case B_SUB: return (int64_t)((uint64_t)a - (uint64_t)b);
+    case B_MUL: return (int64_t)((uint64_t)a * (uint64_t)b);
+    case B_DIV: return int_quotient(r, a, b);
+    case B_POW: return int_pow(a, b);
+    case B_MAX: return a > b ? a : b;
+    case B_MIN: return a < b ? a : b;
+    default: return int_remainder(r, a, b);
     }
 }
 
@@ -320,10 +312,10 @@ static gc_status forward_many(gc_op_call *c, int32_t op, gc_walk_fn fn)
     return forward_op(c, op, fn);
 }
 
-#define FORWARD(name, kind, how, fn)          \
-    static gc_status name(gc_op_call *c)      \
-    {                                         \
-        return how(c, kind, fn);              \
+#define FORWARD(name, kind, how, fn)                                                                                   \
+    static gc_status name(gc_op_call *c)                                                                               \
+    {                                                                                                                  \
+        return how(c, kind, fn);                                                                                       \
     }
 FORWARD(add_forward, B_ADD, forward_op, add_run)
 FORWARD(sub_forward, B_SUB, forward_op, sub_run)
@@ -356,35 +348,35 @@ static gc_status mod_forward(gc_op_call *c)
 /* ---- backward ---- */
 
 /* Loops of a gradient: operands g, target, then the tensors a and b. */
-#define GRAD_LOOP(name, load, term)                                                    \
-    static void name##_set(void *user, int64_t n, char *const *p, const int64_t *s)    \
-    {                                                                                  \
-        const binary_run *r = user;                                                    \
-        (void)r;                                                                       \
-        for (int64_t i = 0; i < n; i++) {                                              \
-            const float g = F(0, i);                                                   \
-            load;                                                                      \
-            F(1, i) = (term);                                                          \
-        }                                                                              \
-    }                                                                                  \
-    static void name##_acc(void *user, int64_t n, char *const *p, const int64_t *s)    \
-    {                                                                                  \
-        const binary_run *r = user;                                                    \
-        double sum = 0.0;                                                              \
-        (void)r;                                                                       \
-        for (int64_t i = 0; i < n; i++) {                                              \
-            const float g = F(0, i);                                                   \
-            load;                                                                      \
-            const double t = (double)(term);                                           \
-            if (s[1] == 0) {                                                           \
-                sum += t;                                                              \
-            } else {                                                                   \
-                D(1, i) += t;                                                          \
-            }                                                                          \
-        }                                                                              \
-        if (s[1] == 0) {                                                               \
-            D(1, 0) += sum;                                                            \
-        }                                                                              \
+#define GRAD_LOOP(name, load, term)                                                                                    \
+    static void name##_set(void *user, int64_t n, char *const *p, const int64_t *s)                                    \
+    {                                                                                                                  \
+        const binary_run *r = user;                                                                                    \
+        (void)r;                                                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const float g = F(0, i);                                                                                   \
+            load;                                                                                                      \
+            F(1, i) = (term);                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void name##_acc(void *user, int64_t n, char *const *p, const int64_t *s)                                    \
+    {                                                                                                                  \
+        const binary_run *r = user;                                                                                    \
+        double sum = 0.0;                                                                                              \
+        (void)r;                                                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const float g = F(0, i);                                                                                   \
+            load;                                                                                                      \
+            const double t = (double)(term);                                                                           \
+            if (s[1] == 0) {                                                                                           \
+                sum += t;                                                                                              \
+            } else {                                                                                                   \
+                D(1, i) += t;                                                                                          \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (s[1] == 0) {                                                                                               \
+            D(1, 0) += sum;                                                                                            \
+        }                                                                                                              \
     }
 
 #define LOAD_ONE const float a = F(2, i)
@@ -404,13 +396,13 @@ static float pow_exponent(float g, float a, float b)
     return (float)((double)g * pow((double)a, (double)b) * log((double)a));
 }
 
-GRAD_LOOP(scaled, (void)0, g *r->scale)
+GRAD_LOOP(scaled, (void)0, g * r->scale)
 GRAD_LOOP(times, LOAD_ONE, g *a)
 GRAD_LOOP(over, LOAD_ONE, g / a)
-GRAD_LOOP(divisor, LOAD_TWO, -g * (a / b) / b)
+GRAD_LOOP(divisor, LOAD_TWO, -g *(a / b) / b)
 GRAD_LOOP(base, const float a = F(2, i), pow_base(g, a, gc_load_real(p[3] + i * s[3], r->type_b)))
 GRAD_LOOP(exponent, LOAD_TWO, pow_exponent(g, a, b))
-GRAD_LOOP(mod_b, LOAD_TWO, -g * (r->op == B_FMOD ? truncf(a / b) : floorf(a / b)))
+GRAD_LOOP(mod_b, LOAD_TWO, -g *(r->op == B_FMOD ? truncf(a / b) : floorf(a / b)))
 GRAD_LOOP(tied, const float a = F(2, i), a == F(3, i) ? g / F(4, i) : 0.0f)
 
 /* Gradient of input i by a pair of loops over in[x] and in[z] (-1: not read). */

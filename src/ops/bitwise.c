@@ -119,7 +119,10 @@ static gc_status cast_forward(gc_op_call *c)
     return GRADCAM_OK;
 }
 
-#define BITS(name, inputs) {name, bits_infer, bits_forward, NULL, GC_OP_SAME | GC_OP_STOPS, 0, 0, inputs, inputs, 1}
+#define BITS(name, inputs)                                                                                             \
+    {                                                                                                                  \
+        name, bits_infer, bits_forward, NULL, GC_OP_SAME | GC_OP_STOPS, 0, 0, inputs, inputs, 1                        \
+    }
 const gc_op gc_ops_bitwise[] = {
     BITS("BitwiseAnd", 2),
     BITS("BitwiseOr", 2),

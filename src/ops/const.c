@@ -14,7 +14,7 @@ static const gc_attr_value *constant_value(const gc_op_call *c)
         const char *name;
         gc_attr_kind kind;
     } forms[] = {
-        {"value", GRADCAM_ATTR_TENSOR},      {"value_float", GRADCAM_ATTR_FLOAT}, {"value_floats", GRADCAM_ATTR_FLOATS},
+        {"value", GRADCAM_ATTR_TENSOR},  {"value_float", GRADCAM_ATTR_FLOAT}, {"value_floats", GRADCAM_ATTR_FLOATS},
         {"value_int", GRADCAM_ATTR_INT}, {"value_ints", GRADCAM_ATTR_INTS},
     };
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {

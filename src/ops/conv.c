@@ -41,13 +41,13 @@ static gc_status read_channels(gc_op_call *c, bool transposed, gc_conv *v)
     v->big_g = w->shape[1];
     if (v->groups < 1 || v->small_c < 1 || v->big_g < 1 || v->small_c % v->groups != 0 ||
         !gc_mul_ok(v->big_g, v->groups, &v->big_c)) {
-        return gc_op_fail(c, GRADCAM_E_SHAPE, "weights [%lld, %lld, ...] do not fit %lld groups",
-                          (long long)v->small_c, (long long)v->big_g, (long long)v->groups);
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "weights [%lld, %lld, ...] do not fit %lld groups", (long long)v->small_c,
+                          (long long)v->big_g, (long long)v->groups);
     }
     v->small_g = v->small_c / v->groups;
     if (x->shape[1] != (transposed ? v->small_c : v->big_c)) {
-        return gc_op_fail(c, GRADCAM_E_SHAPE, "input has %lld channels, the weights want %lld",
-                          (long long)x->shape[1], (long long)(transposed ? v->small_c : v->big_c));
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "input has %lld channels, the weights want %lld", (long long)x->shape[1],
+                          (long long)(transposed ? v->small_c : v->big_c));
     }
     const gc_tensor *bias = c->n_in > 2 ? c->in[2] : NULL;
     if (bias && (bias->ndim != 1 || bias->shape[0] != (transposed ? v->big_c : v->small_c))) {

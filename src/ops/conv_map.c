@@ -231,9 +231,8 @@ static gc_status apply_columns(gc_op_call *c, const gc_conv *v, const float *sma
         j.count = min64(block, col_rows(v) - j.row);
         for (int64_t g = 0; g < v->groups; g++) {
             j.big = big + g * v->big_g;
-            GC_TRY(gc_gemm(c->ctx, j.count, depth, v->small_g, small + j.row * v->small_c + g * v->small_g,
-                           v->small_c, 1, weights + g * v->small_g * depth, depth, 1, 0.0f, j.col, depth,
-                           scratch + block * depth));
+            GC_TRY(gc_gemm(c->ctx, j.count, depth, v->small_g, small + j.row * v->small_c + g * v->small_g, v->small_c,
+                           1, weights + g * v->small_g * depth, depth, 1, 0.0f, j.col, depth, scratch + block * depth));
             GC_TRY(gc_parallel(c->ctx, col2im_task, &j, (uint32_t)((v->big_g + CHANNEL_CHUNK - 1) / CHANNEL_CHUNK)));
         }
     }
@@ -244,8 +243,7 @@ static gc_status column_sizes(const gc_conv *v, gc_conv_need *need)
 {
     int64_t gemm = (int64_t)gc_gemm_work(col_block(v), col_depth(v), v->small_g);
     bool fits = gc_mul_ok(v->small_c, col_depth(v), &need->packed) &&
-                gc_mul_ok(col_block(v), col_depth(v), &need->scratch) &&
-                gc_add_ok(need->scratch, gemm, &need->scratch);
+                gc_mul_ok(col_block(v), col_depth(v), &need->scratch) && gc_add_ok(need->scratch, gemm, &need->scratch);
     return fits ? GRADCAM_OK : GRADCAM_E_LIMIT;
 }
 

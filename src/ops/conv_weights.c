@@ -12,8 +12,8 @@ enum { CHANNELS = 16 };
 typedef struct weight_job {
     const gc_conv *v;
     const float *big, *small;
-    double *sum; /* [small_c][taps][big_g] */
-    float *dw;   /* [small_c][big_g][taps] */
+    double *sum;    /* [small_c][taps][big_g] */
+    float *dw;      /* [small_c][big_g][taps] */
     int64_t chunks; /* tasks per group */
 } weight_job;
 

@@ -167,7 +167,7 @@ gc_status gc_op_attr(const gc_op_call *c, const char *name, gc_attr *attr)
             attr->name = a->name;
             attr->kind = a->kind;
             attr->count = a->kind == GRADCAM_ATTR_INT || a->kind == GRADCAM_ATTR_FLOAT || a->tensor != NULL ? 1
-                                                                                                           : a->count;
+                                                                                                            : a->count;
             attr->data = a->kind == GRADCAM_ATTR_INT      ? (const void *)&a->i
                          : a->kind == GRADCAM_ATTR_FLOAT  ? (const void *)&a->f
                          : a->kind == GRADCAM_ATTR_INTS   ? (const void *)a->ints

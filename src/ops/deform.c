@@ -18,10 +18,10 @@ enum { COLUMN_FLOATS = 1 << 18, SLICE = 32, ROW_CHUNK = 4 };
 typedef struct deform {
     gc_window w;
     int64_t groups, offset_groups, in_c, out_c, in_g, out_g, depth; /* depth: taps * in_g */
-    int64_t rows, block; /* output pixels of all images; of one product */
-    size_t gemm;         /* floats of scratch */
-    const float *x, *offset, *mask; /* mask may be NULL */
-    const float *gradient;          /* of the columns */
+    int64_t rows, block;                                            /* output pixels of all images; of one product */
+    size_t gemm;                                                    /* floats of scratch */
+    const float *x, *offset, *mask;                                 /* mask may be NULL */
+    const float *gradient;                                          /* of the columns */
     float *columns;
     float *dx, *doffset, *dmask;
     int64_t first, count; /* the rows of this block */
@@ -91,9 +91,8 @@ static gc_status setup(gc_op_call *c, deform *s)
     GC_TRY(gc_window_places(c, false, &s->w));
     GC_TRY(gc_window_count(c, x->shape[0], &s->w));
     int64_t maps = 0, wide = 0;
-    if (!gc_mul_ok(s->offset_groups, s->w.taps, &maps) || maps > INT32_MAX ||
-        !gc_mul_ok(s->w.taps, s->in_c, &wide) || wide > INT32_MAX ||
-        !gc_mul_ok(s->w.images, s->w.pixels_out, &s->rows) || s->rows > INT64_C(1) << 32) {
+    if (!gc_mul_ok(s->offset_groups, s->w.taps, &maps) || maps > INT32_MAX || !gc_mul_ok(s->w.taps, s->in_c, &wide) ||
+        wide > INT32_MAX || !gc_mul_ok(s->w.images, s->w.pixels_out, &s->rows) || s->rows > INT64_C(1) << 32) {
         return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
     }
     int64_t shape[4] = {s->w.images, 2 * maps, s->w.out[1], s->w.out[2]};

@@ -33,8 +33,7 @@ static void depth_copy(const gc_op_call *c, const gc_tensor *src, gc_tensor *dst
     const gc_tensor *wide = to_wide ? dst : src;
     int64_t b = gc_attr_int(&c->attrs, "blocksize", 1);
     int64_t ch = wide->shape[1], h = wide->shape[2] / b, w = wide->shape[3] / b;
-    bool crd = strcmp(c->op_name, "DepthToSpace") == 0 &&
-               strcmp(gc_attr_string(&c->attrs, "mode", "DCR"), "CRD") == 0;
+    bool crd = strcmp(c->op_name, "DepthToSpace") == 0 && strcmp(gc_attr_string(&c->attrs, "mode", "DCR"), "CRD") == 0;
     if (gc_numel(src) == 0) {
         return;
     }
@@ -42,8 +41,7 @@ static void depth_copy(const gc_op_call *c, const gc_tensor *src, gc_tensor *dst
     int64_t shape[6] = {wide->shape[0], ch, h, b, w, b}, flat[6];
     int64_t deep[6] = {ch * b * b * h * w, crd ? b * b * h * w : h * w, w, b * step, 1, step};
     gc_row_strides(6, shape, flat);
-    gc_copy_nd(6, shape, dst->data, to_wide ? flat : deep, src->data, to_wide ? deep : flat,
-               gc_dtype_size(dst->dtype));
+    gc_copy_nd(6, shape, dst->data, to_wide ? flat : deep, src->data, to_wide ? deep : flat, gc_dtype_size(dst->dtype));
 }
 
 static gc_status depth_forward(gc_op_call *c)

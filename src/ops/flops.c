@@ -104,8 +104,10 @@ int64_t gc_op_flops(const gc_flops_query *q)
         const char *op;
         int64_t (*multiply_adds)(const gc_flops_query *q);
     } known[] = {
-        {"Conv", conv},     {"ConvTranspose", conv_transpose}, {"Gemm", gemm},    {"MatMul", matmul},
-        {"LSTM", recurrent}, {"GRU", recurrent},               {"RNN", recurrent}, {"Einsum", einsum},
+        {"Conv", conv},      {"ConvTranspose", conv_transpose},
+        {"Gemm", gemm},      {"MatMul", matmul},
+        {"LSTM", recurrent}, {"GRU", recurrent},
+        {"RNN", recurrent},  {"Einsum", einsum},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(q->op, known[i].op) == 0) {

@@ -47,12 +47,30 @@ static gc_status grad(gc_op_call *c, gc_pair_walk walk)
     return GRADCAM_OK;
 }
 
-static gc_status gather_forward(gc_op_call *c) { return run(c, gc_pairs_gather); }
-static gc_status gather_backward(gc_op_call *c) { return grad(c, gc_pairs_gather); }
-static gc_status elements_forward(gc_op_call *c) { return run(c, gc_pairs_elements); }
-static gc_status elements_backward(gc_op_call *c) { return grad(c, gc_pairs_elements); }
-static gc_status nd_forward(gc_op_call *c) { return run(c, gc_pairs_nd); }
-static gc_status nd_backward(gc_op_call *c) { return grad(c, gc_pairs_nd); }
+static gc_status gather_forward(gc_op_call *c)
+{
+    return run(c, gc_pairs_gather);
+}
+static gc_status gather_backward(gc_op_call *c)
+{
+    return grad(c, gc_pairs_gather);
+}
+static gc_status elements_forward(gc_op_call *c)
+{
+    return run(c, gc_pairs_elements);
+}
+static gc_status elements_backward(gc_op_call *c)
+{
+    return grad(c, gc_pairs_elements);
+}
+static gc_status nd_forward(gc_op_call *c)
+{
+    return run(c, gc_pairs_nd);
+}
+static gc_status nd_backward(gc_op_call *c)
+{
+    return grad(c, gc_pairs_nd);
+}
 
 static gc_status gather_infer(gc_op_call *c)
 {

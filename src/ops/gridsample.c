@@ -18,11 +18,11 @@ typedef struct sampler {
     sample_mode mode;
     sample_padding padding;
     bool align_corners;
-    int32_t rank;   /* of the space: 1 to 3 */
-    int64_t in[3];  /* missing dimensions in front have size 1 */
+    int32_t rank;  /* of the space: 1 to 3 */
+    int64_t in[3]; /* missing dimensions in front have size 1 */
     int64_t images, channels, pixels_in, pixels_out;
     const float *x, *grid;
-    float *y;       /* forward: the output; backward: its gradient */
+    float *y; /* forward: the output; backward: its gradient */
     float *dx, *dgrid;
 } sampler;
 

@@ -128,7 +128,10 @@ static gc_status eye_infer(gc_op_call *c)
     gc_dtype dtype = c->in[0]->dtype;
     switch (gc_attr_int(&c->attrs, "dtype", 0)) { /* numbers of TensorProto.DataType */
     case 0: break;
-    case 1: case 10: case 11: case 16: dtype = GRADCAM_F32; break;
+    case 1:
+    case 10:
+    case 11:
+    case 16: dtype = GRADCAM_F32; break;
     case 2: dtype = GRADCAM_U8; break;
     case 6: dtype = GRADCAM_I32; break;
     case 7: dtype = GRADCAM_I64; break;

@@ -296,8 +296,7 @@ static gc_status matmul_sizes(gc_op_call *c, matmul *q)
     q->p.n = b->ndim == 1 ? 1 : b->shape[b->ndim - 1];
     int64_t inner = b->shape[b->ndim == 1 ? 0 : b->ndim - 2];
     if (inner != q->p.k) {
-        return gc_op_fail(c, GRADCAM_E_SHAPE, "inner sizes differ: %lld and %lld", (long long)q->p.k,
-                          (long long)inner);
+        return gc_op_fail(c, GRADCAM_E_SHAPE, "inner sizes differ: %lld and %lld", (long long)q->p.k, (long long)inner);
     }
     q->p.a_row = q->p.k;
     q->p.a_col = 1;
@@ -388,12 +387,12 @@ static gc_status matmul_backward(gc_op_call *c)
         int64_t at_a, at_b;
         batch_offsets(&q, i, &at_a, &at_b);
         if (c->grad_in[0]) {
-            GC_TRY(grad_a(c, &q.p, false, (const float *)c->in[1]->data + at_b, dy,
-                          (float *)c->grad_in[0]->data + at_a));
+            GC_TRY(
+                grad_a(c, &q.p, false, (const float *)c->in[1]->data + at_b, dy, (float *)c->grad_in[0]->data + at_a));
         }
         if (c->grad_in[1]) {
-            GC_TRY(grad_b(c, &q.p, false, (const float *)c->in[0]->data + at_a, dy,
-                          (float *)c->grad_in[1]->data + at_b));
+            GC_TRY(
+                grad_b(c, &q.p, false, (const float *)c->in[0]->data + at_a, dy, (float *)c->grad_in[1]->data + at_b));
         }
     }
     return GRADCAM_OK;

@@ -6,7 +6,7 @@
 #include "tensor/walk.h"
 #include "ops/op.h"
 
-#define F(k, i) (*(float *)(void *)(p[k] + (i) * s[k]))
+#define F(k, i) (*(float *)(void *)(p[k] + (i)*s[k]))
 
 /* Before opset 7 an attribute says where the second input begins. */
 static int32_t lead_of(const gc_op_call *c, int32_t i, int32_t ndim)
@@ -43,25 +43,25 @@ static gc_status infer_logic(gc_op_call *c)
     return gc_op_set_output(c, 0, GRADCAM_BOOL, n, shape);
 }
 
-#define COMPARE(name, expr)                                                            \
-    static void name##_run(void *user, int64_t n, char *const *p, const int64_t *s)    \
-    {                                                                                  \
-        gc_dtype type = *(const gc_dtype *)user;                                       \
-        for (int64_t i = 0; i < n; i++) {                                              \
-            uint8_t *y = (uint8_t *)(void *)(p[0] + i * s[0]);                         \
-            if (type == GRADCAM_F32) {                                                 \
-                const float a = F(1, i), b = F(2, i);                                  \
-                *y = (expr) ? 1 : 0;                                                   \
-            } else {                                                                   \
-                const int64_t a = gc_load_int(p[1] + i * s[1], type);                  \
-                const int64_t b = gc_load_int(p[2] + i * s[2], type);                  \
-                *y = (expr) ? 1 : 0;                                                   \
-            }                                                                          \
-        }                                                                              \
-    }                                                                                  \
-    static gc_status name##_forward(gc_op_call *c)                                     \
-    {                                                                                  \
-        return compare(c, name##_run);                                                 \
+#define COMPARE(name, expr)                                                                                            \
+    static void name##_run(void *user, int64_t n, char *const *p, const int64_t *s)                                    \
+    {                                                                                                                  \
+        gc_dtype type = *(const gc_dtype *)user;                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            uint8_t *y = (uint8_t *)(void *)(p[0] + i * s[0]);                                                         \
+            if (type == GRADCAM_F32) {                                                                                 \
+                const float a = F(1, i), b = F(2, i);                                                                  \
+                *y = (expr) ? 1 : 0;                                                                                   \
+            } else {                                                                                                   \
+                const int64_t a = gc_load_int(p[1] + i * s[1], type);                                                  \
+                const int64_t b = gc_load_int(p[2] + i * s[2], type);                                                  \
+                *y = (expr) ? 1 : 0;                                                                                   \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        return compare(c, name##_run);                                                                                 \
     }
 
 static gc_status compare(gc_op_call *c, gc_walk_fn fn)
@@ -172,7 +172,10 @@ static gc_status where_backward(gc_op_call *c)
     return GRADCAM_OK;
 }
 
-#define TEST(op, id) {op, infer_logic, id##_forward, NULL, GC_OP_SAME | GC_OP_STOPS, 0, 0, 2, 2, 1}
+#define TEST(op, id)                                                                                                   \
+    {                                                                                                                  \
+        op, infer_logic, id##_forward, NULL, GC_OP_SAME | GC_OP_STOPS, 0, 0, 2, 2, 1                                   \
+    }
 const gc_op gc_ops_logic[] = {
     TEST("Equal", equal),
     TEST("Greater", greater),

@@ -97,8 +97,9 @@ static void lp_row(const lp_job *j, int64_t row, int64_t c0, int64_t width)
         }
     }
     for (int64_t k = 0; k < width; k++) {
-        j->out[row * j->channels + c0 + k] =
-            (float)(j->p == 1.0 ? sum[k] : j->p == 2.0 ? sqrt(sum[k]) : pow(sum[k], 1.0 / j->p));
+        j->out[row * j->channels + c0 + k] = (float)(j->p == 1.0   ? sum[k]
+                                                     : j->p == 2.0 ? sqrt(sum[k])
+                                                                   : pow(sum[k], 1.0 / j->p));
     }
 }
 

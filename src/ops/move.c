@@ -119,8 +119,14 @@ static gc_status transpose_block(gc_op_call *c, const gc_tensor *x, const gc_ten
     return GRADCAM_OK;
 }
 
-static gc_status transpose_forward(gc_op_call *c) { return run_block(c, transpose_block); }
-static gc_status transpose_backward(gc_op_call *c) { return grad_block(c, transpose_block); }
+static gc_status transpose_forward(gc_op_call *c)
+{
+    return run_block(c, transpose_block);
+}
+static gc_status transpose_backward(gc_op_call *c)
+{
+    return grad_block(c, transpose_block);
+}
 
 /* ---- Concat and Split ---- */
 
@@ -345,8 +351,14 @@ static gc_status slice_block(gc_op_call *c, const gc_tensor *x, const gc_tensor 
     return GRADCAM_OK;
 }
 
-static gc_status slice_forward(gc_op_call *c) { return run_block(c, slice_block); }
-static gc_status slice_backward(gc_op_call *c) { return grad_block(c, slice_block); }
+static gc_status slice_forward(gc_op_call *c)
+{
+    return run_block(c, slice_block);
+}
+static gc_status slice_backward(gc_op_call *c)
+{
+    return grad_block(c, slice_block);
+}
 
 /* ---- Expand and Tile ---- */
 
@@ -379,8 +391,14 @@ static gc_status expand_block(gc_op_call *c, const gc_tensor *x, const gc_tensor
     return GRADCAM_OK;
 }
 
-static gc_status expand_forward(gc_op_call *c) { return run_block(c, expand_block); }
-static gc_status expand_backward(gc_op_call *c) { return grad_block(c, expand_block); }
+static gc_status expand_forward(gc_op_call *c)
+{
+    return run_block(c, expand_block);
+}
+static gc_status expand_backward(gc_op_call *c)
+{
+    return grad_block(c, expand_block);
+}
 
 static gc_status tile_infer(gc_op_call *c)
 {
@@ -415,8 +433,14 @@ static gc_status tile_block(gc_op_call *c, const gc_tensor *x, const gc_tensor *
     return GRADCAM_OK;
 }
 
-static gc_status tile_forward(gc_op_call *c) { return run_block(c, tile_block); }
-static gc_status tile_backward(gc_op_call *c) { return grad_block(c, tile_block); }
+static gc_status tile_forward(gc_op_call *c)
+{
+    return run_block(c, tile_block);
+}
+static gc_status tile_backward(gc_op_call *c)
+{
+    return grad_block(c, tile_block);
+}
 
 const gc_op gc_ops_move[] = {
     {"Transpose", transpose_infer, transpose_forward, transpose_backward, 0, 0, 0, 1, 1, 1},

@@ -71,10 +71,10 @@ struct gc_op_call {
     uint64_t pack_variant, back_pack_variant; /* tells blocks of the same node apart */
     const void *packed, *back_packed;
     gc_fusion fusion;
-    int32_t fuses; /* set by infer: forward honours `fusion` */
-    uint32_t keep_in; /* set by infer: inputs that backward reads besides those of the row */
+    int32_t fuses;          /* set by infer: forward honours `fusion` */
+    uint32_t keep_in;       /* set by infer: inputs that backward reads besides those of the row */
     int32_t differentiated; /* set before forward: a backward pass may follow */
-    int32_t exact; /* no algorithm that rounds differently than a plain sum */
+    int32_t exact;          /* no algorithm that rounds differently than a plain sum */
 };
 
 typedef gc_status (*gc_op_fn)(gc_op_call *call);
@@ -98,8 +98,8 @@ typedef struct gc_op {
     uint32_t keep_in;  /* bit i: backward reads in[i] */
     uint32_t keep_out; /* bit i: backward reads out[i] */
     int32_t min_in;
-    int32_t max_in;    /* -1: any number */
-    int32_t max_out;   /* -1: any number */
+    int32_t max_in;  /* -1: any number */
+    int32_t max_out; /* -1: any number */
 } gc_op;
 
 /* Rows of one family file, ended by a row whose name is NULL. */

@@ -179,7 +179,7 @@ typedef struct visitor {
     const gc_tensor *x; /* in[0] or its gradient */
     const gc_tensor *y; /* out[0] or its gradient */
     void (*fn)(const struct visitor *v, const block *b);
-    void *value;        /* the constant, or where its gradient is summed */
+    void *value; /* the constant, or where its gradient is summed */
 } visitor;
 
 static void visit(visitor *v, block *b, int32_t d)

@@ -15,7 +15,7 @@ typedef struct pool_job {
     gc_window w;
     int64_t channels, rows; /* rows: window places of all images */
     const float *x;
-    float *y;       /* forward: out[0]; backward: grad_out[0] */
+    float *y; /* forward: out[0]; backward: grad_out[0] */
     float *dx;
     int32_t *arg;   /* [rows][channels], pixel within the image or -1 */
     int64_t *index; /* output Indices or NULL, row-major */
@@ -165,8 +165,10 @@ static void max_task(void *task, uint32_t chunk)
         int32_t *arg = j->arg + r * n;
         max_place(j, image, place, j->y + r * n, arg, j->index != NULL || j->back);
         for (int64_t k = 0; j->index && k < n; k++) {
-            j->index[(image * n + k) * j->w.pixels_out + r % j->w.pixels_out] =
-                arg[k] < 0 ? -1 : (image * n + k) * j->w.pixels_in + pixel_number(j, arg[k]);
+            j->index[(image * n + k) * j->w.pixels_out + r % j->w.pixels_out] = arg[k] < 0
+                                                                                    ? -1
+                                                                                    : (image * n + k) * j->w.pixels_in +
+                                                                                          pixel_number(j, arg[k]);
         }
     }
 }
@@ -435,7 +437,7 @@ const gc_op gc_ops_pool[] = {
     {"AveragePool", average_infer, average_forward, average_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 1},
     {"GlobalAveragePool", global_average_infer, global_average_forward, global_average_backward,
      GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 1},
-    {"GlobalMaxPool", global_max_infer, global_max_forward, global_max_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1,
-     1, 1},
+    {"GlobalMaxPool", global_max_infer, global_max_forward, global_max_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1,
+     1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

@@ -139,19 +139,13 @@ static double fold(int32_t op, double acc, double v)
 {
     switch (op) {
     case R_MAX:
-    case R_LSE:
-        return v > acc || v != v ? v : acc;
-    case R_MIN:
-        return v < acc || v != v ? v : acc;
-    case R_PROD:
-        return acc * v;
-    case R_L1:
-        return acc + fabs(v);
+    case R_LSE: return v > acc || v != v ? v : acc;
+    case R_MIN: return v < acc || v != v ? v : acc;
+    case R_PROD: return acc * v;
+    case R_L1: return acc + fabs(v);
     case R_L2:
-    case R_SQUARE:
-        return acc + v * v;
-    default:
-        return acc + v;
+    case R_SQUARE: return acc + v * v;
+    default: return acc + v;
     }
 }
 
@@ -195,19 +189,12 @@ static double reduce_one(const reduction *r, int32_t op, const float *x)
 static int64_t fold_int(int32_t op, int64_t acc, int64_t v)
 {
     switch (op) {
-    case R_MAX:
-        return v > acc ? v : acc;
-    case R_MIN:
-        return v < acc ? v : acc;
-    case R_PROD:
-        return (int64_t)((uint64_t)acc * (uint64_t)v);
-    case R_SQUARE:
-        return (int64_t)((uint64_t)acc + (uint64_t)v * (uint64_t)v);
-    case R_L1:
-        v = v < 0 ? (int64_t)(0u - (uint64_t)v) : v;
-        break;
-    default:
-        break;
+    case R_MAX: return v > acc ? v : acc;
+    case R_MIN: return v < acc ? v : acc;
+    case R_PROD: return (int64_t)((uint64_t)acc * (uint64_t)v);
+    case R_SQUARE: return (int64_t)((uint64_t)acc + (uint64_t)v * (uint64_t)v);
+    case R_L1: v = v < 0 ? (int64_t)(0u - (uint64_t)v) : v; break;
+    default: break;
     }
     return (int64_t)((uint64_t)acc + (uint64_t)v);
 }
@@ -255,28 +242,20 @@ typedef struct facts {
 static double slope(int32_t op, const facts *f, double x, int64_t count)
 {
     switch (op) {
-    case R_MEAN:
-        return f->g / (double)count;
+    case R_MEAN: return f->g / (double)count;
     case R_MAX:
-    case R_MIN:
-        return (float)x == (float)f->y ? f->g / (double)f->hits : 0.0;
+    case R_MIN: return (float)x == (float)f->y ? f->g / (double)f->hits : 0.0;
     case R_PROD:
         if (f->hits > 0) {
             return f->hits == 1 && x == 0.0 ? f->g * f->aux : 0.0;
         }
         return f->g * f->aux / x;
-    case R_L1:
-        return x > 0.0 ? f->g : x < 0.0 ? -f->g : 0.0;
-    case R_L2:
-        return f->y == 0.0 ? 0.0 : f->g * x / f->y;
-    case R_LOGSUM:
-        return f->g / exp(f->y);
-    case R_LSE:
-        return f->g * exp(x - f->y);
-    case R_SQUARE:
-        return 2.0 * f->g * x;
-    default:
-        return f->g;
+    case R_L1: return x > 0.0 ? f->g : x < 0.0 ? -f->g : 0.0;
+    case R_L2: return f->y == 0.0 ? 0.0 : f->g * x / f->y;
+    case R_LOGSUM: return f->g / exp(f->y);
+    case R_LSE: return f->g * exp(x - f->y);
+    case R_SQUARE: return 2.0 * f->g * x;
+    default: return f->g;
     }
 }
 
@@ -327,14 +306,14 @@ static gc_status backward_reduce(gc_op_call *c, int32_t op)
     return GRADCAM_OK;
 }
 
-#define REDUCE(name, op)                            \
-    static gc_status name##_forward(gc_op_call *c)  \
-    {                                               \
-        return forward_reduce(c, op);               \
-    }                                               \
-    static gc_status name##_backward(gc_op_call *c) \
-    {                                               \
-        return backward_reduce(c, op);              \
+#define REDUCE(name, op)                                                                                               \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        return forward_reduce(c, op);                                                                                  \
+    }                                                                                                                  \
+    static gc_status name##_backward(gc_op_call *c)                                                                    \
+    {                                                                                                                  \
+        return backward_reduce(c, op);                                                                                 \
     }
 REDUCE(mean, R_MEAN)
 REDUCE(sum, R_SUM)
@@ -406,7 +385,10 @@ static gc_status arg_min_forward(gc_op_call *c)
     return forward_arg(c, true);
 }
 
-#define ROW(op, id, in, out) {op, infer_reduce, id##_forward, id##_backward, 0, in, out, 1, 2, 1}
+#define ROW(op, id, in, out)                                                                                           \
+    {                                                                                                                  \
+        op, infer_reduce, id##_forward, id##_backward, 0, in, out, 1, 2, 1                                             \
+    }
 const gc_op gc_ops_reduce[] = {
     ROW("ReduceMean", mean, 0, 0),
     ROW("ReduceSum", sum, 0, 0),

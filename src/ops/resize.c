@@ -39,8 +39,9 @@ static int32_t one_of(const char *name, const char *const *names, int32_t n)
 static gc_status read_rule(gc_op_call *c, resize *p)
 {
     static const char *const modes[] = {"nearest", "linear", "cubic", "bilinear"};
-    static const char *const grids[] = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
-                                        "half_pixel_symmetric", "tf_crop_and_resize", "tf_half_pixel_for_nn"};
+    static const char *const grids[] = {"half_pixel",          "pytorch_half_pixel",   "align_corners",
+                                        "asymmetric",          "half_pixel_symmetric", "tf_crop_and_resize",
+                                        "tf_half_pixel_for_nn"};
     static const char *const rounds[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
     const char *mode = gc_attr_string(&c->attrs, "mode", "nearest");
     const char *grid = gc_attr_string(&c->attrs, "coordinate_transformation_mode", "half_pixel");
@@ -337,8 +338,8 @@ static void split_scratch(const resize *p, void *work, scratch *s)
 
 /* Pass k of the forward (or backward) sweep over the axes in memory order
    (`dims`), whose lengths so far are in `shape`. */
-static gc_status run_pass(gc_op_call *c, const resize *p, scratch *s, int32_t axis, const int32_t *dims,
-                          int64_t *shape, bool backward, const float *from, float *to)
+static gc_status run_pass(gc_op_call *c, const resize *p, scratch *s, int32_t axis, const int32_t *dims, int64_t *shape,
+                          bool backward, const float *from, float *to)
 {
     int64_t outer = 1, inner = 1;
     int32_t at = 0;

@@ -32,10 +32,10 @@ typedef struct gc_resize_axis {
     double num, den; /* scale = num / den, kept apart so that sizes stay exact */
     double roi_begin, roi_end;
     int64_t in, out;
-    int64_t taps;    /* at most so many for one output */
-    int64_t first;   /* the first tap, counted from floor(position) */
-    double stretch;  /* antialias: the filter is wider by 1 / stretch */
-    bool same;       /* the axis is copied */
+    int64_t taps;   /* at most so many for one output */
+    int64_t first;  /* the first tap, counted from floor(position) */
+    double stretch; /* antialias: the filter is wider by 1 / stretch */
+    bool same;      /* the axis is copied */
 } gc_resize_axis;
 
 typedef struct gc_resize_rule {

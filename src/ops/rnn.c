@@ -181,9 +181,9 @@ static float *aux_at(const rnn *r, int64_t s, int64_t d, int64_t b)
 static gc_status length_of(const rnn *r, int64_t b, int64_t *length)
 {
     const gc_tensor *lens = input(r->c, IN_LENS);
-    *length = lens == NULL                   ? r->steps
+    *length = lens == NULL                 ? r->steps
               : lens->dtype == GRADCAM_I32 ? ((const int32_t *)lens->data)[b]
-                                             : ((const int64_t *)lens->data)[b];
+                                           : ((const int64_t *)lens->data)[b];
     if (*length < 0 || *length > r->steps) {
         return gc_op_fail(r->c, GRADCAM_E_INVALID, "sequence_lens[%lld] is %lld, outside 0..%lld", (long long)b,
                           (long long)*length, (long long)r->steps);
@@ -236,7 +236,11 @@ static cell cell_of(const rnn *r, int64_t d)
     const gc_tensor *bias = input(c, IN_BIAS), *peep = input(c, IN_P);
     int64_t wide = r->gates * r->hidden;
     cell k = {(const float *)c->in[IN_W]->data + d * wide * r->in,
-              (const float *)c->in[IN_R]->data + d * wide * r->hidden, NULL, NULL, NULL, r->act + 3 * d};
+              (const float *)c->in[IN_R]->data + d * wide * r->hidden,
+              NULL,
+              NULL,
+              NULL,
+              r->act + 3 * d};
     if (bias != NULL) {
         k.wb = (const float *)bias->data + d * 2 * wide;
         k.rb = k.wb + wide;

@@ -25,8 +25,8 @@ typedef struct roi_job {
     bool align, max, clamp; /* clamp: boxes are at least one pixel wide */
     const float *boxes;
     const gc_tensor *batch;
-    float *image;   /* x or its gradient */
-    float *y;       /* output or its gradient */
+    float *image; /* x or its gradient */
+    float *y;     /* output or its gradient */
     winner *won;
 } roi_job;
 

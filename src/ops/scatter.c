@@ -245,8 +245,13 @@ static gc_status grad(gc_op_call *c, gc_pair_walk walk)
     if (any) {
         GC_TRY(gc_pairs_check(c, walk));
     }
-    gradient g = {c->in[0]->data, c->in[2]->data, c->out[0]->data, c->grad_out[0]->data, gx != NULL ? gx->data : NULL,
-                  gu != NULL ? gu->data : NULL, c->work};
+    gradient g = {c->in[0]->data,
+                  c->in[2]->data,
+                  c->out[0]->data,
+                  c->grad_out[0]->data,
+                  gx != NULL ? gx->data : NULL,
+                  gu != NULL ? gu->data : NULL,
+                  c->work};
     if (reduction > RED_ADD) {
         grad_reduced(c, walk, &g, reduction == RED_MUL, any);
         return GRADCAM_OK;
@@ -263,10 +268,22 @@ static gc_status grad(gc_op_call *c, gc_pair_walk walk)
     return GRADCAM_OK;
 }
 
-static gc_status elements_forward(gc_op_call *c) { return run(c, gc_pairs_elements); }
-static gc_status elements_backward(gc_op_call *c) { return grad(c, gc_pairs_elements); }
-static gc_status nd_forward(gc_op_call *c) { return run(c, gc_pairs_nd); }
-static gc_status nd_backward(gc_op_call *c) { return grad(c, gc_pairs_nd); }
+static gc_status elements_forward(gc_op_call *c)
+{
+    return run(c, gc_pairs_elements);
+}
+static gc_status elements_backward(gc_op_call *c)
+{
+    return grad(c, gc_pairs_elements);
+}
+static gc_status nd_forward(gc_op_call *c)
+{
+    return run(c, gc_pairs_nd);
+}
+static gc_status nd_backward(gc_op_call *c)
+{
+    return grad(c, gc_pairs_nd);
+}
 
 const gc_op gc_ops_scatter[] = {
     {"Scatter", elements_infer, elements_forward, elements_backward, 0, 7, 1, 3, 3, 1},

@@ -13,11 +13,11 @@ static const double two_pi = 6.28318530717958647692;
 
 /* y[k] = scale sum_t x[t] exp(sign i 2 pi k t / n), complex or real input. */
 typedef struct transform {
-    int64_t n;            /* period */
-    int64_t times, bins;  /* of x and y */
-    int64_t parts;        /* of an element of x: 1 real, 2 complex */
+    int64_t n;           /* period */
+    int64_t times, bins; /* of x and y */
+    int64_t parts;       /* of an element of x: 1 real, 2 complex */
     double sign, scale;
-    const double *table;  /* cos and sin of 2 pi j / n */
+    const double *table; /* cos and sin of 2 pi j / n */
 } transform;
 
 static void fill_table(double *table, int64_t n)
@@ -327,7 +327,7 @@ static gc_status window_forward(gc_op_call *c)
                         blackman[3] = {0.42, 0.5, 0.08};
     const double *a = strcmp(c->op_name, "HannWindow") == 0      ? hann
                       : strcmp(c->op_name, "HammingWindow") == 0 ? hamming
-                                                                  : blackman;
+                                                                 : blackman;
     int64_t size = gc_numel(c->out[0]), n = gc_attr_int(&c->attrs, "periodic", 1) != 0 ? size : size - 1;
     for (int64_t t = 0; t < size; t++) {
         double x = n > 0 ? two_pi * (double)t / (double)n : two_pi / 2.0; /* one point is the crest */

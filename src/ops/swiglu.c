@@ -6,7 +6,7 @@
 #include "ops/op.h"
 #include "tensor/walk.h"
 
-#define F(k, i) (*(float *)(void *)(p[k] + (i) * s[k]))
+#define F(k, i) (*(float *)(void *)(p[k] + (i)*s[k]))
 
 static gc_status swiglu_infer(gc_op_call *c)
 {

@@ -14,24 +14,15 @@ static void int_run(void *user, int64_t n, char *const *p, const int64_t *s)
         int64_t x = gc_load_int(p[1] + i * s[1], r->from);
         int64_t minus = (int64_t)(0u - (uint64_t)x); /* INT64_MIN stays */
         switch (r->op) {
-        case U_RELU:
-            x = x > 0 ? x : 0;
-            break;
-        case U_ABS:
-            x = x < 0 ? minus : x;
-            break;
-        case U_NEG:
-            x = minus;
-            break;
-        case U_SIGN:
-            x = (x > 0) - (x < 0);
-            break;
+        case U_RELU: x = x > 0 ? x : 0; break;
+        case U_ABS: x = x < 0 ? minus : x; break;
+        case U_NEG: x = minus; break;
+        case U_SIGN: x = (x > 0) - (x < 0); break;
         case U_CLIP:
             x = x < r->low ? r->low : x;
             x = x > r->high ? r->high : x;
             break;
-        default:
-            break;
+        default: break;
         }
         gc_store_int(p[0] + i * s[0], r->to, x);
     }
@@ -133,25 +124,25 @@ unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const
 }
 /* ---- functions ---- */
 
-#define STEP(name, code, f)                        \
-    FORWARD_LOOP(name, f)                          \
-    static gc_status name##_forward(gc_op_call *c) \
-    {                                              \
-        unary_run r;                               \
-        memset(&r, 0, sizeof r);                   \
-        r.op = (code);                             \
-        return gc_unary_forward(c, name##_f, &r);  \
+#define STEP(name, code, f)                                                                                            \
+    FORWARD_LOOP(name, f)                                                                                              \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        unary_run r;                                                                                                   \
+        memset(&r, 0, sizeof r);                                                                                       \
+        r.op = (code);                                                                                                 \
+        return gc_unary_forward(c, name##_f, &r);                                                                      \
     }
 
 MAPPED(exponential, out[0], GC_MAP_EXP, g *v)
 SIMPLE(logarithm, in[0], logf(x), g / v)
-SIMPLE(root, out[0], sqrtf(x), g *0.5f / v)
-UNARY(absolute, U_ABS, in[0], "", 0.0f, "", 0.0f, fabsf(x), v > 0.0f ? g : v < 0.0f ? -g : 0.0f *v)
+SIMPLE(root, out[0], sqrtf(x), g * 0.5f / v)
+UNARY(absolute, U_ABS, in[0], "", 0.0f, "", 0.0f, fabsf(x), v > 0.0f ? g : v < 0.0f ? -g : 0.0f * v)
 UNARY(negate, U_NEG, grad_out[0], "", 0.0f, "", 0.0f, -x, -g)
 MAPPED(erfun, in[0], GC_MAP_ERF, g * 1.1283791671f * expf(-v * v))
-SIMPLE(recip, out[0], 1.0f / x, -g * v * v)
+SIMPLE(recip, out[0], 1.0f / x, -g *v *v)
 SIMPLE(sine, in[0], sinf(x), g *cosf(v))
-SIMPLE(cosine, in[0], cosf(x), -g * sinf(v))
+SIMPLE(cosine, in[0], cosf(x), -g *sinf(v))
 SIMPLE(tangent, out[0], tanf(x), g *(1.0f + v * v))
 SIMPLE(arcsin, in[0], asinf(x), g / sqrtf(1.0f - v * v))
 SIMPLE(arccos, in[0], acosf(x), -g / sqrtf(1.0f - v * v))
@@ -228,8 +219,9 @@ static gc_status dropout_forward(gc_op_call *c)
 
 static gc_status cast_infer(gc_op_call *c)
 {
-    static const gc_dtype types[] = {0, GRADCAM_F32, GRADCAM_U8, 0, 0, 0, GRADCAM_I32, GRADCAM_I64, 0, GRADCAM_BOOL,
-                                     GRADCAM_F32, GRADCAM_F32, 0, 0, 0, 0, GRADCAM_F32};
+    static const gc_dtype types[] = {0,           GRADCAM_F32, GRADCAM_U8,   0,           0,           0, GRADCAM_I32,
+                                     GRADCAM_I64, 0,           GRADCAM_BOOL, GRADCAM_F32, GRADCAM_F32, 0, 0,
+                                     0,           0,           GRADCAM_F32};
     int64_t to = gc_attr_int(&c->attrs, "to", 0);
     GC_TRY(gc_op_need(c, 0));
     gc_dtype type = to > 0 && to < (int64_t)(sizeof types / sizeof types[0]) ? types[to] : 0;
@@ -300,34 +292,37 @@ static gc_status infer_test(gc_op_call *c)
     return gc_op_set_output(c, 0, GRADCAM_BOOL, c->in[0]->ndim, c->in[0]->shape);
 }
 
-#define TEST(name, expr)                                                                 \
-    static void name##_f(void *user, int64_t n, char *const *p, const int64_t *s)        \
-    {                                                                                    \
-        const unary_run r = *(const unary_run *)user;                                    \
-        (void)r;                                                                         \
-        for (int64_t i = 0; i < n; i++) {                                                \
-            const double x = gc_load_real(p[1] + i * s[1], r.from);                      \
-            *(uint8_t *)(void *)(p[0] + i * s[0]) = (expr) ? 1 : 0;                      \
-        }                                                                                \
-    }                                                                                    \
-    static gc_status name##_forward(gc_op_call *c)                                       \
-    {                                                                                    \
-        unary_run r;                                                                     \
-        const gc_tensor *ts[2] = {c->out[0], c->in[0]};                                  \
-        memset(&r, 0, sizeof r);                                                         \
-        r.from = c->in[0]->dtype;                                                        \
-        r.low = gc_attr_int(&c->attrs, "detect_negative", 1);                            \
-        r.high = gc_attr_int(&c->attrs, "detect_positive", 1);                           \
-        if (ts[0] != NULL) {                                                             \
-            gc_walk_tensors(2, ts, name##_f, &r);                                        \
-        }                                                                                \
-        return GRADCAM_OK;                                                               \
+#define TEST(name, expr)                                                                                               \
+    static void name##_f(void *user, int64_t n, char *const *p, const int64_t *s)                                      \
+    {                                                                                                                  \
+        const unary_run r = *(const unary_run *)user;                                                                  \
+        (void)r;                                                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const double x = gc_load_real(p[1] + i * s[1], r.from);                                                    \
+            *(uint8_t *)(void *)(p[0] + i * s[0]) = (expr) ? 1 : 0;                                                    \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        unary_run r;                                                                                                   \
+        const gc_tensor *ts[2] = {c->out[0], c->in[0]};                                                                \
+        memset(&r, 0, sizeof r);                                                                                       \
+        r.from = c->in[0]->dtype;                                                                                      \
+        r.low = gc_attr_int(&c->attrs, "detect_negative", 1);                                                          \
+        r.high = gc_attr_int(&c->attrs, "detect_positive", 1);                                                         \
+        if (ts[0] != NULL) {                                                                                           \
+            gc_walk_tensors(2, ts, name##_f, &r);                                                                      \
+        }                                                                                                              \
+        return GRADCAM_OK;                                                                                             \
     }
 TEST(is_nan, x != x)
 TEST(is_inf, (x == HUGE_VAL && r.high != 0) || (x == -HUGE_VAL && r.low != 0))
 TEST(not, x == 0.0)
 
-#define NO_GRAD(op, id, kind) {op, kind, id##_forward, NULL, GC_OP_SAME | GC_OP_STOPS, 0, 0, 1, 1, 1}
+#define NO_GRAD(op, id, kind)                                                                                          \
+    {                                                                                                                  \
+        op, kind, id##_forward, NULL, GC_OP_SAME | GC_OP_STOPS, 0, 0, 1, 1, 1                                          \
+    }
 
 const gc_op gc_ops_unary[] = {
     FROM_Y("Exp", exponential, gc_unary_infer_float, GC_OP_SAME),

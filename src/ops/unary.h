@@ -21,51 +21,51 @@ typedef struct unary_run {
 } unary_run;
 
 /* Element i of operand k of a walk. */
-#define F(k, i) (*(float *)(void *)(p[k] + (i) * s[k]))
+#define F(k, i) (*(float *)(void *)(p[k] + (i)*s[k]))
 
 /* out, x.  Without strides the compiler can vectorise. */
-#define FORWARD_LOOP(name, expr)                                                     \
-    static void name##_f(void *user, int64_t n, char *const *p, const int64_t *s)    \
-    {                                                                                \
-        const unary_run r = *(const unary_run *)user;                                \
-        (void)r;                                                                     \
-        if (s[0] == 4 && s[1] == 4) {                                                \
-            float *y = (float *)(void *)p[0];                                        \
-            const float *in = (const float *)(const void *)p[1];                     \
-            for (int64_t i = 0; i < n; i++) {                                        \
-                const float x = in[i];                                               \
-                y[i] = (expr);                                                       \
-            }                                                                        \
-            return;                                                                  \
-        }                                                                            \
-        for (int64_t i = 0; i < n; i++) {                                            \
-            const float x = F(1, i);                                                 \
-            F(0, i) = (expr);                                                        \
-        }                                                                            \
+#define FORWARD_LOOP(name, expr)                                                                                       \
+    static void name##_f(void *user, int64_t n, char *const *p, const int64_t *s)                                      \
+    {                                                                                                                  \
+        const unary_run r = *(const unary_run *)user;                                                                  \
+        (void)r;                                                                                                       \
+        if (s[0] == 4 && s[1] == 4) {                                                                                  \
+            float *y = (float *)(void *)p[0];                                                                          \
+            const float *in = (const float *)(const void *)p[1];                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                const float x = in[i];                                                                                 \
+                y[i] = (expr);                                                                                         \
+            }                                                                                                          \
+            return;                                                                                                    \
+        }                                                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const float x = F(1, i);                                                                                   \
+            F(0, i) = (expr);                                                                                          \
+        }                                                                                                              \
     }
 
 /* grad_in, grad_out g, and v: x or y as the row of the operator says. */
-#define BACKWARD_LOOP(name, expr)                                                    \
-    static void name##_b(void *user, int64_t n, char *const *p, const int64_t *s)    \
-    {                                                                                \
-        const unary_run r = *(const unary_run *)user;                                \
-        (void)r;                                                                     \
-        if (s[0] == 4 && s[1] == 4 && s[2] == 4) {                                   \
-            float *d = (float *)(void *)p[0];                                        \
-            const float *go = (const float *)(const void *)p[1];                     \
-            const float *in = (const float *)(const void *)p[2];                     \
-            for (int64_t i = 0; i < n; i++) {                                        \
-                const float g = go[i], v = in[i];                                    \
-                (void)v;                                                             \
-                d[i] = (expr);                                                       \
-            }                                                                        \
-            return;                                                                  \
-        }                                                                            \
-        for (int64_t i = 0; i < n; i++) {                                            \
-            const float g = F(1, i), v = F(2, i);                                    \
-            (void)v;                                                                 \
-            F(0, i) = (expr);                                                        \
-        }                                                                            \
+#define BACKWARD_LOOP(name, expr)                                                                                      \
+    static void name##_b(void *user, int64_t n, char *const *p, const int64_t *s)                                      \
+    {                                                                                                                  \
+        const unary_run r = *(const unary_run *)user;                                                                  \
+        (void)r;                                                                                                       \
+        if (s[0] == 4 && s[1] == 4 && s[2] == 4) {                                                                     \
+            float *d = (float *)(void *)p[0];                                                                          \
+            const float *go = (const float *)(const void *)p[1];                                                       \
+            const float *in = (const float *)(const void *)p[2];                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                                          \
+                const float g = go[i], v = in[i];                                                                      \
+                (void)v;                                                                                               \
+                d[i] = (expr);                                                                                         \
+            }                                                                                                          \
+            return;                                                                                                    \
+        }                                                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const float g = F(1, i), v = F(2, i);                                                                      \
+            (void)v;                                                                                                   \
+            F(0, i) = (expr);                                                                                          \
+        }                                                                                                              \
     }
 
 /* The output has the type and shape of the input, which is anything, floating
@@ -82,37 +82,43 @@ gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc
 unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const char *name_b, float b);
 
 /* An operator: forward from x, derivative from v, which is in[0] or out[0]. */
-#define UNARY(name, code, value, na, da, nb, db, f, d)      \
-    FORWARD_LOOP(name, f)                                   \
-    BACKWARD_LOOP(name, d)                                  \
-    static gc_status name##_forward(gc_op_call *c)          \
-    {                                                       \
-        unary_run r = gc_unary_attrs(c, na, da, nb, db);    \
-        r.op = (code);                                      \
-        return gc_unary_forward(c, name##_f, &r);           \
-    }                                                       \
-    static gc_status name##_backward(gc_op_call *c)         \
-    {                                                       \
-        unary_run r = gc_unary_attrs(c, na, da, nb, db);    \
-        return gc_unary_backward(c, name##_b, &r, c->value);\
+#define UNARY(name, code, value, na, da, nb, db, f, d)                                                                 \
+    FORWARD_LOOP(name, f)                                                                                              \
+    BACKWARD_LOOP(name, d)                                                                                             \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        unary_run r = gc_unary_attrs(c, na, da, nb, db);                                                               \
+        r.op = (code);                                                                                                 \
+        return gc_unary_forward(c, name##_f, &r);                                                                      \
+    }                                                                                                                  \
+    static gc_status name##_backward(gc_op_call *c)                                                                    \
+    {                                                                                                                  \
+        unary_run r = gc_unary_attrs(c, na, da, nb, db);                                                               \
+        return gc_unary_backward(c, name##_b, &r, c->value);                                                           \
     }
 
 #define SIMPLE(name, value, f, d) UNARY(name, U_COPY, value, "alpha", 0.0f, "beta", 0.0f, f, d)
 
 /* The same with a forward function of the kernels. */
-#define MAPPED(name, value, kind, d)                                            \
-    BACKWARD_LOOP(name, d)                                                      \
-    static gc_status name##_forward(gc_op_call *c)                              \
-    {                                                                           \
-        return gc_unary_map(c, kind);                                           \
-    }                                                                           \
-    static gc_status name##_backward(gc_op_call *c)                             \
-    {                                                                           \
-        unary_run r = gc_unary_attrs(c, "alpha", 0.0f, "beta", 0.0f);           \
-        return gc_unary_backward(c, name##_b, &r, c->value);                    \
+#define MAPPED(name, value, kind, d)                                                                                   \
+    BACKWARD_LOOP(name, d)                                                                                             \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        return gc_unary_map(c, kind);                                                                                  \
+    }                                                                                                                  \
+    static gc_status name##_backward(gc_op_call *c)                                                                    \
+    {                                                                                                                  \
+        unary_run r = gc_unary_attrs(c, "alpha", 0.0f, "beta", 0.0f);                                                  \
+        return gc_unary_backward(c, name##_b, &r, c->value);                                                           \
     }
 
-#define FROM_X(op, id, kind, flags) {op, kind, id##_forward, id##_backward, flags, 1, 0, 1, 1, 1}
-#define FROM_Y(op, id, kind, flags) {op, kind, id##_forward, id##_backward, flags, 0, 1, 1, 1, 1}
+#define FROM_X(op, id, kind, flags)                                                                                    \
+    {                                                                                                                  \
+        op, kind, id##_forward, id##_backward, flags, 1, 0, 1, 1, 1                                                    \
+    }
+#define FROM_Y(op, id, kind, flags)                                                                                    \
+    {                                                                                                                  \
+        op, kind, id##_forward, id##_backward, flags, 0, 1, 1, 1, 1                                                    \
+    }
 
 #endif

@@ -26,8 +26,7 @@ static gc_step *lonely_convolution(gc_plan *p, int32_t value)
     }
     gc_step *s = &p->steps[producer];
     bool fits = s->op != NULL && strcmp(s->op->name, "Conv") == 0 && s->call.custom == NULL &&
-                p->slots[s->in[1]].constant &&
-                (s->call.n_in < 3 || s->in[2] < 0 || p->slots[s->in[2]].constant);
+                p->slots[s->in[1]].constant && (s->call.n_in < 3 || s->in[2] < 0 || p->slots[s->in[2]].constant);
     return fits ? s : NULL;
 }
 

@@ -100,9 +100,9 @@ bool gc_plan_is_stale(const gc_plan *p, gc_tensor *const *inputs)
 {
     for (int32_t i = 0; i < p->net->n_inputs; i++) {
         const gc_slot *s = &p->slots[p->slot_of[p->net->inputs[i]]];
-        if (s->constant && (inputs[i]->dtype != s->value.dtype || !gc_is_row(inputs[i]) ||
-                            memcmp(inputs[i]->data, s->owned,
-                                   (size_t)gc_numel(&s->value) * gc_dtype_size(s->value.dtype)) != 0)) {
+        if (s->constant &&
+            (inputs[i]->dtype != s->value.dtype || !gc_is_row(inputs[i]) ||
+             memcmp(inputs[i]->data, s->owned, (size_t)gc_numel(&s->value) * gc_dtype_size(s->value.dtype)) != 0)) {
             return true;
         }
     }
@@ -281,8 +281,9 @@ static void set_output_layouts(gc_plan *p, gc_step *s, int32_t step)
             continue;
         }
         gc_slot *slot = &p->slots[s->out[i]];
-        bool cl = (s->op->flags & GC_OP_CL) != 0 ? i == 0
-                  : (s->op->flags & GC_OP_SAME) != 0 && same_layout_cl(p, s, &slot->value);
+        bool cl = (s->op->flags & GC_OP_CL) != 0
+                      ? i == 0
+                      : (s->op->flags & GC_OP_SAME) != 0 && same_layout_cl(p, s, &slot->value);
         set_layout(&slot->value, cl);
         slot->producer = step;
     }

@@ -19,36 +19,36 @@ typedef struct gc_block {
 typedef struct gc_slot {
     gc_tensor value;
     gc_tensor grad;
-    void *owned;        /* folded constant data */
+    void *owned; /* folded constant data */
     gc_block memory, grad_memory;
-    int32_t net_value;  /* or -1 for a reordered copy */
-    int32_t other;      /* the slot with the other layout, or -1 */
-    int32_t producer;   /* step, or -1 */
+    int32_t net_value; /* or -1 for a reordered copy */
+    int32_t other;     /* the slot with the other layout, or -1 */
+    int32_t producer;  /* step, or -1 */
     int32_t constant;
-    int32_t kept;       /* outputs, watched and hooked values */
-    int32_t want_grad;  /* watched gradient */
-    int32_t active;     /* a gradient flows through it */
-    int32_t has_grad;   /* during and after a backward pass */
-    int32_t fault;      /* 1 + index into gc_plan.faults: cannot be computed */
-    int32_t unused;     /* nobody needs it, so nobody computes it */
-    int32_t hidden;     /* never stored: an earlier step goes on to its successor */
-    int32_t readers;    /* operands of steps, see run/fuse.c */
+    int32_t kept;      /* outputs, watched and hooked values */
+    int32_t want_grad; /* watched gradient */
+    int32_t active;    /* a gradient flows through it */
+    int32_t has_grad;  /* during and after a backward pass */
+    int32_t fault;     /* 1 + index into gc_plan.faults: cannot be computed */
+    int32_t unused;    /* nobody needs it, so nobody computes it */
+    int32_t hidden;    /* never stored: an earlier step goes on to its successor */
+    int32_t readers;   /* operands of steps, see run/fuse.c */
 } gc_slot;
 
 typedef struct gc_step {
     gc_op_call call;
-    const gc_op *op;    /* NULL: copy in[0] to out[0] */
-    int32_t *in;        /* slots, -1 absent */
+    const gc_op *op; /* NULL: copy in[0] to out[0] */
+    int32_t *in;     /* slots, -1 absent */
     int32_t *out;
-    gc_tensor *temp;    /* per input: where a further gradient goes before it is added */
+    gc_tensor *temp; /* per input: where a further gradient goes before it is added */
     gc_block *temp_memory;
     gc_block aux_memory, work_memory, back_work_memory;
     void *own_pack, *own_back_pack; /* packed operands that are not shared */
-    int32_t node;       /* or -1 */
-    int32_t backward;   /* takes part in backward passes */
-    int32_t fused;      /* an earlier step writes its output */
-    int32_t result;     /* slot that forward writes as out[0] */
-    int32_t residual;   /* slot it adds on the way, or -1 */
+    int32_t node;                   /* or -1 */
+    int32_t backward;               /* takes part in backward passes */
+    int32_t fused;                  /* an earlier step writes its output */
+    int32_t result;                 /* slot that forward writes as out[0] */
+    int32_t residual;               /* slot it adds on the way, or -1 */
 } gc_step;
 
 #define GC_MAX_FAULTS 8
@@ -75,8 +75,8 @@ typedef struct gc_plan {
 
 /* What a run asks of a plan, per net value. */
 typedef struct gc_wish {
-    const uint32_t *watch;     /* GRADCAM_WATCH_* bits */
-    gc_tensor *const *inputs;  /* bound tensors, by position of the input */
+    const uint32_t *watch;    /* GRADCAM_WATCH_* bits */
+    gc_tensor *const *inputs; /* bound tensors, by position of the input */
 } gc_wish;
 
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);

@@ -128,8 +128,10 @@ static gc_status find_value(const gc_run *run, const char *name, int32_t *out, g
     int32_t id = gc_net_find_value(run->net, name);
     id = id >= 0 ? id : gc_net_find_node_value(run->net, name);
     if (id < 0) {
-        return gc_fail(err, GRADCAM_E_NOT_FOUND, "the network has no value or node \"%s\"; gc_net_node_output and "
-                       "gradcam info list them", name);
+        return gc_fail(err, GRADCAM_E_NOT_FOUND,
+                       "the network has no value or node \"%s\"; gc_net_node_output and "
+                       "gradcam info list them",
+                       name);
     }
     *out = id;
     return GRADCAM_OK;
@@ -242,12 +244,16 @@ gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_err
     GC_TRY(kept_slot(run, name, &slot, err));
     gc_slot *s = &run->plan->slots[slot];
     if (!s->want_grad && !s->constant) {
-        return gc_fail(err, GRADCAM_E_STATE, "the gradient of \"%s\" was not asked for; call gc_run_watch with "
-                       "GRADCAM_WATCH_GRAD before gc_run_forward", name == NULL ? "the output" : name);
+        return gc_fail(err, GRADCAM_E_STATE,
+                       "the gradient of \"%s\" was not asked for; call gc_run_watch with "
+                       "GRADCAM_WATCH_GRAD before gc_run_forward",
+                       name == NULL ? "the output" : name);
     }
     if (!s->has_grad) {
-        return gc_fail(err, GRADCAM_E_NO_GRADIENT, "no gradient reached \"%s\": it is zero, or gc_run_backward was not "
-                       "called", name == NULL ? "the output" : name);
+        return gc_fail(err, GRADCAM_E_NO_GRADIENT,
+                       "no gradient reached \"%s\": it is zero, or gc_run_backward was not "
+                       "called",
+                       name == NULL ? "the output" : name);
     }
     *out = &s->grad;
     return GRADCAM_OK;

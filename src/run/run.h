@@ -15,9 +15,9 @@ typedef struct gc_hook {
 struct gc_run {
     gc_ctx *ctx;
     gc_net *net;
-    gc_plan *plan;       /* NULL before the first prepare */
-    gc_tensor **inputs;  /* bound, by position */
-    uint32_t *watch;     /* per value: what hosts and hooks asked for */
+    gc_plan *plan;      /* NULL before the first prepare */
+    gc_tensor **inputs; /* bound, by position */
+    uint32_t *watch;    /* per value: what hosts and hooks asked for */
     gc_hook *hooks;
     int32_t *rule_nodes; /* nodes touched by a rule in the last backward pass */
     int32_t n_hooks, cap_hooks;

@@ -100,8 +100,14 @@ static void store_float(void *p, gc_dtype dtype, double v)
     switch (dtype) {
     case GRADCAM_F32: *(float *)p = (float)v; break;
     case GRADCAM_F64: *(double *)p = v; break;
-    case GRADCAM_F16: h = float_to_half((float)v); memcpy(p, &h, 2); break;
-    default: h = float_to_bf16((float)v); memcpy(p, &h, 2); break;
+    case GRADCAM_F16:
+        h = float_to_half((float)v);
+        memcpy(p, &h, 2);
+        break;
+    default:
+        h = float_to_bf16((float)v);
+        memcpy(p, &h, 2);
+        break;
     }
 }
 

@@ -283,12 +283,9 @@ void gc_walk_zero(gc_tensor *t)
 int64_t gc_load_int(const void *p, gc_dtype dtype)
 {
     switch (dtype) {
-    case GRADCAM_I64:
-        return *(const int64_t *)p;
-    case GRADCAM_I32:
-        return *(const int32_t *)p;
-    default:
-        return *(const uint8_t *)p;
+    case GRADCAM_I64: return *(const int64_t *)p;
+    case GRADCAM_I32: return *(const int32_t *)p;
+    default: return *(const uint8_t *)p;
     }
 }
 
@@ -296,18 +293,12 @@ void gc_store_int(void *p, gc_dtype dtype, int64_t v)
 {
     uint32_t low = (uint32_t)((uint64_t)v & 0xFFFFFFFFu);
     switch (dtype) {
-    case GRADCAM_I64:
-        *(int64_t *)p = v;
-        break;
+    case GRADCAM_I64: *(int64_t *)p = v; break;
     case GRADCAM_I32:
         memcpy(p, &low, sizeof low); /* modulo 2^32 without a signed overflow */
         break;
-    case GRADCAM_BOOL:
-        *(uint8_t *)p = v != 0;
-        break;
-    default:
-        *(uint8_t *)p = (uint8_t)(low & 0xFFu);
-        break;
+    case GRADCAM_BOOL: *(uint8_t *)p = v != 0; break;
+    default: *(uint8_t *)p = (uint8_t)(low & 0xFFu); break;
     }
 }
 

@@ -48,7 +48,12 @@ static void test_wire(tally *t, gc_ctx *ctx)
         {"a length of 2^63", "\x32\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", 11},
     };
     static const char known[] = "\x9b\x06\x0b\x08\x01\x12\x01z\x0c\x9c\x06" /* a group in a group */
-                                "\x98\x06\x07" "\x9d\x06" "abcd" "\x99\x06" "abcdefgh" "\x9a\x06\x02hi";
+                                "\x98\x06\x07"
+                                "\x9d\x06"
+                                "abcd"
+                                "\x99\x06"
+                                "abcdefgh"
+                                "\x9a\x06\x02hi";
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
         pb m = after(bad[k].bytes, bad[k].n);
         refused(t, ctx, &m, GRADCAM_E_FORMAT, "", bad[k].what);
@@ -364,8 +369,9 @@ static void test_unknown_operators(tally *t)
     pb_part(&g, 1, &c);
     m = model(&g);
     gc_status s = gc_net_load_memory(ctx, m.bytes, m.n, NULL, &net, &err);
-    expect(t, s == GRADCAM_E_UNSUPPORTED && strstr(err.message, "3 unsupported") && strstr(err.message, "Alpha") &&
-                  strstr(err.message, "Beta") && strstr(err.message, "second"),
+    expect(t,
+           s == GRADCAM_E_UNSUPPORTED && strstr(err.message, "3 unsupported") && strstr(err.message, "Alpha") &&
+               strstr(err.message, "Beta") && strstr(err.message, "second"),
            "one message names all unknown operators and their nodes");
     memset(&def, 0, sizeof def);
     def.infer = twice_infer;
@@ -426,8 +432,7 @@ static int survive(gc_ctx *ctx, const unsigned char *bytes, size_t n)
     d.ndim = 1;
     d.shape[0] = 3;
     int whole = gc_net_load_memory(ctx, bytes, n, &options, &net, NULL) == GRADCAM_OK &&
-                gc_run_create(net, &run, NULL) == GRADCAM_OK &&
-                gc_tensor_create(ctx, &d, &x, NULL) == GRADCAM_OK &&
+                gc_run_create(net, &run, NULL) == GRADCAM_OK && gc_tensor_create(ctx, &d, &x, NULL) == GRADCAM_OK &&
                 gc_run_set_input(run, NULL, x, NULL) == GRADCAM_OK &&
                 gc_run_watch(run, gc_net_input_name(net, 0), GRADCAM_WATCH_GRAD, NULL) == GRADCAM_OK &&
                 gc_run_forward(run, NULL) == GRADCAM_OK && gc_run_value(run, NULL, &y, NULL) == GRADCAM_OK &&

@@ -290,8 +290,9 @@ static void test_callback(tally *t, gc_ctx *ctx)
     gc_net *net = NULL;
     gc_error err;
     memset(&err, 0, sizeof err);
-    expect(t, gc_net_load_memory(ctx, m.bytes, m.n, &options, &net, &err) == GRADCAM_E_CALLBACK && net == NULL &&
-                  err.user_code == 77,
+    expect(t,
+           gc_net_load_memory(ctx, m.bytes, m.n, &options, &net, &err) == GRADCAM_E_CALLBACK && net == NULL &&
+               err.user_code == 77,
            "the callback's own code travels");
     refused(t, ctx, &m, GRADCAM_E_UNSUPPORTED, "read_external", "other files from memory without a callback");
     w = outside(1, INT64_C(1) << 40, "w.bin", NULL, NULL);
@@ -303,8 +304,8 @@ static void test_callback(tally *t, gc_ctx *ctx)
 
 static void test_locations(tally *t, gc_ctx *ctx)
 {
-    static const char *const bad[] = {"", "/etc/passwd", "..", "../w.bin", "a/../../w.bin", "a//w.bin", "a/", "c:w.bin",
-                                      "a\\w.bin", "sub/.."};
+    static const char *const bad[] = {"",         "/etc/passwd", "..",      "../w.bin", "a/../../w.bin",
+                                      "a//w.bin", "a/",          "c:w.bin", "a\\w.bin", "sub/.."};
     gc_load_options options;
     store s = {NULL, 0, 0, 0, ""};
     pb w, m;
