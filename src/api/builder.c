@@ -100,8 +100,11 @@ static gc_status read_attr(gc_ctx *ctx, const gc_attr *from, gc_attr_value *to, 
     to->name = from->name;
     to->kind = from->kind;
     to->count = from->count;
-    if (from->name == NULL || (from->data == NULL && from->count > 0)) {
-        return gc_fail(err, GRADCAM_E_INVALID, "an attribute has no name or no data");
+    bool single = from->kind == GRADCAM_ATTR_INT || from->kind == GRADCAM_ATTR_FLOAT ||
+                  from->kind == GRADCAM_ATTR_TENSOR;
+    if (from->name == NULL || (from->data == NULL && (from->count > 0 || single))) {
+        return gc_fail(err, GRADCAM_E_INVALID, "attribute \"%s\" has no name or no data",
+                       from->name == NULL ? "" : from->name);
     }
     switch (from->kind) {
     case GRADCAM_ATTR_INT: to->i = *(const int64_t *)from->data; break;

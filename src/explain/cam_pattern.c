@@ -48,8 +48,7 @@ gc_status gc_cam_pattern(gc_run *run, const char *layer, const char *output, gc_
     static const char *const moves[] = {"Flatten", "Reshape", "Squeeze", "Identity", "Dropout", "Unsqueeze", NULL};
     static const char *const linear[] = {"Gemm", "MatMul", "Conv", NULL};
     const gc_net *net = gc_run_net(run);
-    int32_t node = gc_net_producer(net, layer);
-    for (node = only_reader(net, layer); node >= 0; node = only_reader(net, gc_net_node_output(net, node, 0))) {
+    for (int32_t node = only_reader(net, layer); node >= 0; node = only_reader(net, gc_net_node_output(net, node, 0))) {
         const char *op = gc_net_node_op(net, node), *out = gc_net_node_output(net, node, 0);
         bool pooled = one_position(run, gc_net_node_input(net, node, 0));
         bool fits = one_of(op, moves) || (one_of(op, pools) && one_position(run, out)) ||

@@ -138,6 +138,13 @@ static void test_models(tally *t, host *h)
     refused(t, h, gc_net_load_file(h->ctx, "README.md", NULL, &net, &h->err), GRADCAM_E_FORMAT, "ONNX", "");
     expect(t, gc_builder_create(h->ctx, 13, &b, &h->err) == GRADCAM_OK, h->err.message);
     refused(t, h, gc_builder_node(b, NULL, NULL, in, 1, out, 1, NULL, 0, &h->err), GRADCAM_E_INVALID, "operator", "");
+    for (gc_attr_kind kind = GRADCAM_ATTR_INT; kind <= GRADCAM_ATTR_TENSOR; kind++) {
+        const gc_attr empty = {"axis", NULL,
+                               kind == GRADCAM_ATTR_STRING || kind == GRADCAM_ATTR_INTS || kind == GRADCAM_ATTR_FLOATS,
+                               kind, 0};
+        refused(t, h, gc_builder_node(b, "Relu", NULL, in, 1, out, 1, &empty, 1, &h->err), GRADCAM_E_INVALID, "axis",
+                "no data");
+    }
     expect(t, gc_builder_input(b, "x", &d, &h->err) == GRADCAM_OK, h->err.message);
     refused(t, h, gc_builder_input(b, "x", &d, &h->err), GRADCAM_E_FORMAT, "\"x\"", "twice");
     expect(t,
