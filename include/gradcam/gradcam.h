@@ -387,6 +387,22 @@ GRADCAM_API size_t gc_run_arena_bytes(const gc_run *run);
    gc_run_prepare or when there is no such node. */
 GRADCAM_API int64_t gc_run_node_flops(const gc_run *run, int32_t node);
 
+/* Progress of a pass: called on the thread that runs it, before every step of
+   gc_run_forward and gc_run_backward (and so of the methods) and once after the
+   last.  A nonzero return stops the pass with GRADCAM_E_CANCELLED and that code
+   in gc_error.user_code; values and gradients are then not to be read, and the
+   next pass begins anew.  The callback may query the run but not run it.
+   fn == NULL: no callback any more. */
+typedef struct gc_progress {
+    uint32_t struct_size;
+    uint32_t phase; /* GRADCAM_HOOK_FORWARD or GRADCAM_HOOK_BACKWARD */
+    uint32_t done;  /* steps that are done: 0 to total */
+    uint32_t total; /* steps of this pass; of very different length */
+    gc_run *run;
+} gc_progress;
+typedef int32_t (*gc_progress_fn)(void *user, const gc_progress *progress);
+GRADCAM_API gc_status gc_run_set_progress(gc_run *run, gc_progress_fn fn, void *user, gc_error *err);
+
 typedef int32_t gc_rule;
 enum {
     GRADCAM_RULE_PLAIN = 0,    /* the true gradient */

@@ -68,9 +68,10 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err)
         GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_FORWARD, err));
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
+        GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, i, err));
         GC_TRY(step_forward(run, &p->steps[i], err));
     }
-    return GRADCAM_OK;
+    return gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, p->n_steps, err);
 }
 
 static void add_into(gc_tensor *sum, const gc_tensor *part)
@@ -170,8 +171,10 @@ gc_status gc_exec_backward(gc_run *run, int32_t seed, gc_error *err)
         p->slots[i].has_grad = i == seed;
     }
     for (int32_t i = p->n_steps - 1; i >= 0; i--) {
+        GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps - 1 - i, err));
         GC_TRY(step_backward(run, &p->steps[i], err));
     }
+    GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps, err));
     for (int32_t i = 0; i < run->net->n_inputs; i++) {
         gc_slot *slot = &p->slots[p->slot_of[run->net->inputs[i]]];
         if (slot->has_grad) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Questions about a prepared run. */
+/* Questions about a prepared run, and its progress. */
 #include <string.h>
 
 #include "ops/flops.h"
@@ -49,4 +49,38 @@ int64_t gc_run_node_flops(const gc_run *run, int32_t node)
         q.in[i] = tensor_of(run, n->in[i]);
     }
     return gc_op_flops(&q);
+}
+
+gc_status gc_run_set_progress(gc_run *run, gc_progress_fn fn, void *user, gc_error *err)
+{
+    if (run == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_set_progress: run is NULL");
+    }
+    run->progress = fn;
+    run->progress_user = user;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_error *err)
+{
+    if (run->progress == NULL) {
+        return GRADCAM_OK;
+    }
+    gc_progress p;
+    memset(&p, 0, sizeof p);
+    p.struct_size = (uint32_t)sizeof p;
+    p.phase = phase;
+    p.done = (uint32_t)done;
+    p.total = (uint32_t)run->plan->n_steps;
+    p.run = run;
+    int32_t code = run->progress(run->progress_user, &p);
+    if (code == 0) {
+        return GRADCAM_OK;
+    }
+    gc_fail(err, GRADCAM_E_CANCELLED, "the progress callback stopped the %s pass at step %d of %d with %d",
+            phase == GRADCAM_HOOK_FORWARD ? "forward" : "backward", (int)done, (int)run->plan->n_steps, (int)code);
+    if (err != NULL) {
+        err->user_code = code;
+    }
+    return GRADCAM_E_CANCELLED;
 }

@@ -25,7 +25,12 @@ struct gc_run {
     gc_rule rule;
     int32_t forwarded;
     int32_t stale; /* the plan no longer fits; replaced by the next prepare */
+    gc_progress_fn progress;
+    void *progress_user;
 };
+
+/* Tells the host how many steps of a pass are done; it may stop the pass. */
+gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_error *err);
 
 gc_status gc_exec_forward(gc_run *run, gc_error *err);
 /* Gradients start at `slot`, whose grad tensor holds the seed already. */

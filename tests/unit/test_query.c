@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a host may ask of a run: arithmetic of the nodes, layers to look at. */
+/* What a host may ask of a run: arithmetic of the nodes, layers to look at,
+   progress, and stopping at every single step. */
 #include <stdio.h>
 #include <string.h>
 
@@ -155,6 +156,23 @@ static void test_flops(tally *t, gc_ctx *ctx)
 
 /* ---- the demo network ---- */
 
+typedef struct watcher {
+    uint32_t next[2], total[2]; /* by phase: forward, backward */
+    uint32_t calls, stop_at;    /* stop_at 0: never */
+    int in_order;
+} watcher;
+
+static int32_t watch(void *user, const gc_progress *p)
+{
+    watcher *w = user;
+    const int phase = p->phase == GRADCAM_HOOK_BACKWARD;
+    w->in_order = w->in_order && p->struct_size == sizeof *p && p->run != NULL && p->done <= p->total &&
+                  (p->done == 0 || (p->done == w->next[phase] && p->total == w->total[phase]));
+    w->next[phase] = p->done + 1;
+    w->total[phase] = p->total;
+    return ++w->calls == w->stop_at ? 42 : 0;
+}
+
 static gc_status open_demo(gc_ctx *ctx, gc_run **run, gc_error *err)
 {
     gc_net *net = NULL;
@@ -171,6 +189,51 @@ static gc_status open_demo(gc_ctx *ctx, gc_run **run, gc_error *err)
     gc_tensor_unref(image);
     gc_net_unref(net);
     return s;
+}
+
+static int same(const gc_tensor *a, const gc_tensor *b)
+{
+    gc_tensor_desc x, y;
+    memset(&x, 0, sizeof x);
+    memset(&y, 0, sizeof y);
+    gc_tensor_describe(a, &x);
+    gc_tensor_describe(b, &y);
+    return memcmp(x.data, y.data, (size_t)(x.shape[0] * x.strides[0]) * sizeof(float)) == 0;
+}
+
+/* Stops at call n; then everything must be as if nothing had happened. */
+static void test_stop_at(tally *t, gc_run *run, uint32_t n, const gc_tensor *want)
+{
+    watcher w = {{0, 0}, {0, 0}, 0, n, 1};
+    gc_tensor *map = NULL, *gradient = NULL;
+    gc_error err;
+    memset(&err, 0, sizeof err);
+    gc_run_set_progress(run, watch, &w, NULL);
+    gc_status s = gc_gradcam(run, NULL, &map, &err);
+    expect(t, s == GRADCAM_E_CANCELLED && map == NULL && err.user_code == 42, "stopped");
+    s = gc_run_gradient(run, gc_net_input_name(gc_run_net(run), 0), &gradient, NULL);
+    expect(t, s != GRADCAM_OK && gradient == NULL, "no gradient to read");
+    gc_run_set_progress(run, NULL, NULL, NULL);
+    s = gc_gradcam(run, NULL, &map, &err);
+    expect(t, s == GRADCAM_OK && same(map, want), "the next one is whole");
+    gc_tensor_unref(map);
+}
+
+static void test_progress(tally *t, gc_run *run)
+{
+    watcher w = {{0, 0}, {0, 0}, 0, 0, 1};
+    gc_tensor *map = NULL;
+    const char *input = gc_net_input_name(gc_run_net(run), 0);
+    expect(t, gc_run_watch(run, input, GRADCAM_WATCH_GRAD, NULL) == GRADCAM_OK, "watch");
+    expect(t, gc_run_set_progress(run, watch, &w, NULL) == GRADCAM_OK, "a callback");
+    expect(t, gc_run_set_progress(NULL, watch, &w, NULL) == GRADCAM_E_INVALID, "no run");
+    expect(t, gc_gradcam(run, NULL, &map, NULL) == GRADCAM_OK, "it runs");
+    expect(t, w.in_order && w.total[0] > 5 && w.next[0] == w.total[0] + 1 && w.next[1] == w.total[1] + 1,
+           "both passes count from 0 to their end");
+    for (uint32_t n = 1; n <= w.calls; n++) {
+        test_stop_at(t, run, n, map);
+    }
+    gc_tensor_unref(map);
 }
 
 static void test_layers(tally *t, gc_run *run)
@@ -280,6 +343,7 @@ int main(void)
     expect(&t, open_demo(ctx, &run, &err) == GRADCAM_OK, err.message);
     expect(&t, gc_net_parameter_count(gc_run_net(run)) == 140974 && gc_net_parameter_count(NULL) == -1, "parameters");
     test_layers(&t, run);
+    test_progress(&t, run);
     gc_run_destroy(run);
     gc_ctx_unref(ctx);
     printf("%d passed, %d failed, 0 skipped\n", t.passed, t.failed);

@@ -153,6 +153,13 @@ class gc_hook_event(C.Structure):
 gc_hook_fn = C.CFUNCTYPE(i32, ptr, C.POINTER(gc_hook_event))
 
 
+class gc_progress(C.Structure):
+    _fields_ = [("struct_size", u32), ("phase", u32), ("done", u32), ("total", u32), ("run", run_p)]
+
+
+gc_progress_fn = C.CFUNCTYPE(i32, ptr, C.POINTER(gc_progress))
+
+
 class gc_target(C.Structure):
     _fields_ = [("struct_size", u32), ("kind", gc_target_kind), ("index", i64), ("output", text), ("seed", tensor_p),
                 ("keep_softmax", u32), ("negate", u32)]
@@ -236,6 +243,7 @@ PROTOTYPES = {
     "gc_run_describe": (gc_status, [run_p, text, _desc, _err]),
     "gc_run_arena_bytes": (size, [run_p]),
     "gc_run_node_flops": (i64, [run_p, i32]),
+    "gc_run_set_progress": (gc_status, [run_p, gc_progress_fn, ptr, _err]),
     "gc_run_set_rule": (gc_status, [run_p, gc_rule, _err]),
     "gc_run_rule_node_count": (i32, [run_p]),
     "gc_run_rule_node": (i32, [run_p, i32]),
