@@ -26,6 +26,30 @@ static gc_status begin(const gc_run *run, const gc_explain_options *host, gc_ten
     return GRADCAM_OK;
 }
 
+/* The network's own name of a value that the host named, or of the first output
+   of a node: reports outlive the host's strings. */
+static const char *lasting_name(const gc_net *net, const char *name)
+{
+    int32_t node = gc_net_producer(net, name);
+    for (int32_t k = 0; k < gc_net_node_output_count(net, node); k++) {
+        const char *value = gc_net_node_output(net, node, k);
+        if (value != NULL && strcmp(value, name) == 0) {
+            return value;
+        }
+    }
+    for (int32_t k = 0; k < gc_net_input_count(net); k++) {
+        if (strcmp(gc_net_input_name(net, k), name) == 0) {
+            return gc_net_input_name(net, k);
+        }
+    }
+    for (int32_t i = 0; i < gc_net_node_count(net); i++) {
+        if (strcmp(gc_net_node_name(net, i), name) == 0) {
+            return gc_net_node_output(net, i, 0);
+        }
+    }
+    return NULL; /* a weight */
+}
+
 static void report(const gc_aim *aim, const gc_explain_options *o, const char *layer, uint32_t warnings)
 {
     gc_report r;
@@ -36,8 +60,8 @@ static void report(const gc_aim *aim, const gc_explain_options *o, const char *l
     r.warnings = warnings;
     r.index = aim->index;
     r.score = aim->score;
-    r.layer = layer;
-    r.output = aim->output;
+    r.layer = lasting_name(gc_run_net(aim->run), layer);
+    r.output = lasting_name(gc_run_net(aim->run), aim->output);
     r.n_rule_nodes = gc_run_rule_node_count(aim->run);
     gc_abi_export(&r, sizeof r, o->report, sizeof r);
 }
