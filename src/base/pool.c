@@ -9,12 +9,15 @@
 /* About 50 microseconds: longer than the pause between two layers, shorter
    than what a host would notice. */
 enum { SPINS = 2000 };
+#define CLOSED UINT32_MAX
 
 /* `word` is the number of the job in the upper half and the first index nobody
    has claimed in the lower one.  An index is claimed by counting the lower
    half up while the upper half is that of the job whose fields were read, so a
    late worker can never run an index of one job with the function of another;
-   the next job begins only when `done` has reached `count`. */
+   the next job begins only when `done` has reached `count`, and its fields are
+   written while the lower half is CLOSED: else a late worker could take the next
+   job's larger `count` for that of the job at whose end it looks. */
 struct gc_pool {
     pthread_mutex_t turn; /* held by the thread whose job runs */
     pthread_mutex_t mutex;
@@ -45,7 +48,7 @@ static void work_off(gc_pool *p, uint32_t job)
         gc_task_fn fn = GC_ATOMIC_LOAD(&p->fn);
         void *task = GC_ATOMIC_LOAD(&p->task);
         uint32_t count = GC_ATOMIC_LOAD(&p->count), index = (uint32_t)word;
-        if (index >= count) {
+        if (index >= count) { /* all claimed, or closed */
             return;
         }
         if (!GC_ATOMIC_CAS(&p->word, &word, word + 1)) {
@@ -122,6 +125,7 @@ void gc_pool_run(gc_pool *p, gc_task_fn fn, void *task, uint32_t count)
 {
     pthread_mutex_lock(&p->turn);
     uint32_t job = job_of(GC_ATOMIC_LOAD(&p->word)) + 1;
+    GC_ATOMIC_STORE(&p->word, (uint64_t)(job - 1) << 32 | CLOSED);
     GC_ATOMIC_STORE(&p->fn, fn);
     GC_ATOMIC_STORE(&p->task, task);
     GC_ATOMIC_STORE(&p->count, count);
