@@ -79,22 +79,13 @@ TARGET static GC_ALWAYS_INLINE void tile_step(V (*restrict sum)[NV], const char 
 
 TARGET static GC_ALWAYS_INLINE void tile_store(const gc_tile *t, V (*restrict sum)[NV], const int rows, const int nv)
 {
-#if VL == 1
-    const int64_t tail = 1;
-    const int used = t->cols;
-#else
-    const int64_t tail = t->cols - (nv - 1) * VL; /* valid elements of the last vector */
-    const int used = nv;
-#endif
+    const int64_t tail = VL == 1 ? 1 : t->cols - (nv - 1) * VL; /* valid elements of the last vector */
     if (t->epi.residual != NULL) {
         GC_UNROLL(16)
         for (int i = 0; i < rows; i++) {
             const float *from = t->epi.residual + i * t->epi.residual_step;
             GC_UNROLL(8)
             for (int j = 0; j < nv; j++) {
-                if (j >= used) {
-                    break;
-                }
                 if (j + 1 < nv || tail == VL) {
                     sum[i][j] += LD(from + j * VL);
                 } else {
@@ -118,9 +109,6 @@ TARGET static GC_ALWAYS_INLINE void tile_store(const gc_tile *t, V (*restrict su
         float *to = t->c + i * t->c_step;
         GC_UNROLL(8)
         for (int j = 0; j < nv; j++) {
-            if (j >= used) {
-                break;
-            }
             if (j + 1 < nv || tail == VL) {
                 ST(to + j * VL, sum[i][j]);
             } else {

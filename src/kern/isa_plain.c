@@ -16,8 +16,8 @@ static float pow2_of(float t)
 
 #define TARGET
 #define VL 1
-#define NV 8
-#define MR 4
+#define NV 2
+#define MR 6
 #define V float
 #define LD(p) (*(const float *)(p))
 #define ST(p, x) (*(float *)(p) = (x))
