@@ -59,6 +59,8 @@ refuses 2 'wants an argument' explain $model $scene --target
 refuses 2 'IMAGE or --input' explain $model
 refuses 1 'missing.onnx' info missing.onnx
 refuses 1 'not an ONNX model' info $scene
+refuses 1 'this machine has' predict $model $scene --kernels mmx
+prints 'score' explain $model $scene --preprocess zero-one --output "$tmp/plain.png" --kernels plain
 refuses 1 'missing.jpg' explain $model missing.jpg
 refuses 1 'PNM' explain $model Makefile
 refuses 1 '--labels' explain $model $scene --target Trouser

@@ -25,7 +25,7 @@ allowed() { # folder -> folders it may include from
     run) echo 'run|graph|ops|kern|tensor|base' ;;
     explain) echo 'explain|base' ;;
     onnx) echo 'onnx|graph|ops|tensor|base' ;;
-    api) echo 'api|onnx|explain|run|graph|ops|tensor|base' ;;
+    api) echo 'api|onnx|explain|run|graph|ops|kern|tensor|base' ;;
     cli) echo 'cli' ;;
     esac
 }

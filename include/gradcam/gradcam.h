@@ -143,6 +143,11 @@ typedef struct gc_ctx_options {
     const gc_allocator *allocator; /* NULL: malloc and free; copied */
     const gc_logger *logger;       /* NULL: silent; copied */
     const gc_executor *executor;   /* NULL: n_threads decides; copied */
+    /* The kernels to run with, one of gc_kernels; NULL: the best, gc_kernels(0).
+       A name rather than bits of CPU features, since it is whole sets of kernels
+       that are compared, timed and named in bug reports.  Weights are packed for
+       one set, so it is the same as long as the context lives. */
+    const char *kernels;
 } gc_ctx_options;
 
 /* Makes a context; options may be NULL.  Reference-counted: networks and runs
@@ -150,6 +155,10 @@ typedef struct gc_ctx_options {
 GRADCAM_API gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *err);
 GRADCAM_API gc_ctx *gc_ctx_ref(gc_ctx *ctx);
 GRADCAM_API void gc_ctx_unref(gc_ctx *ctx);
+/* The sets of kernels that this machine can run, by name, best first, such as
+   "avx512", "avx2", "v4" (128 bits, any CPU) and "plain" (no vectors); static
+   storage.  NULL past the end; "plain" is always there. */
+GRADCAM_API const char *gc_kernels(int32_t index);
 
 /* ---- 5. tensors --------------------------------------------------------- */
 
@@ -360,6 +369,12 @@ GRADCAM_API gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what,
 /* Plans for the shapes of the bound inputs and allocates everything.  Done by
    gc_run_forward when needed; afterwards forward and backward allocate nothing. */
 GRADCAM_API gc_status gc_run_prepare(gc_run *run, gc_error *err);
+/* exact 1: convolutions and their gradients are sums of products and nothing
+   else; the error is at most the number of products times 2^-24 times the sum of
+   their magnitudes.  0, the default: also Winograd's algorithm, which takes less
+   time and has a larger error.  Lasts as long as the run; a change makes the next
+   forward pass prepare again. */
+GRADCAM_API gc_status gc_run_set_exact(gc_run *run, int32_t exact, gc_error *err);
 GRADCAM_API gc_status gc_run_forward(gc_run *run, gc_error *err);
 
 /* Starts a backward pass at value `name` (NULL: the only output) from `seed`,

@@ -142,32 +142,25 @@ static gc_status apply_options(gc_ctx *ctx, const gc_ctx_options *o, gc_error *e
     return check_services(ctx, o, err);
 }
 
-gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *err)
+gc_status gc_ctx_open(const gc_ctx_options *o, const void *kern, gc_ctx **out, gc_error *err)
 {
-    if (out == NULL) {
-        return gc_fail(err, GRADCAM_E_INVALID, "gc_ctx_create: out is NULL");
-    }
     gc_ctx seed;
     memset(&seed, 0, sizeof seed);
     seed.allocator.alloc = default_alloc;
     seed.allocator.release = default_release;
+    seed.kern = kern;
     seed.refs = 1;
-    gc_ctx_options o;
-    memset(&o, 0, sizeof o);
-    if (options != NULL) {
-        GC_TRY(GC_ABI_IMPORT(options, &o, err));
-        GC_TRY(apply_options(&seed, &o, err));
-    }
+    GC_TRY(apply_options(&seed, o, err));
     gc_ctx *ctx = gc_mem_alloc(&seed, 1, sizeof *ctx);
     if (ctx == NULL) {
         return GC_NOMEM(err);
     }
     *ctx = seed;
-    if (o.n_threads > 1 && ctx->executor.parallel_for == NULL) {
-        gc_status s = gc_pool_create(ctx, o.n_threads, &ctx->pool);
+    if (o->n_threads > 1 && ctx->executor.parallel_for == NULL) {
+        gc_status s = gc_pool_create(ctx, o->n_threads, &ctx->pool);
         if (s != GRADCAM_OK) {
             gc_mem_free(&seed, ctx);
-            return gc_fail(err, s, "could not start %u threads", (unsigned)o.n_threads);
+            return gc_fail(err, s, "could not start %u threads", (unsigned)o->n_threads);
         }
     }
     *out = ctx;

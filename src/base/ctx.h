@@ -13,11 +13,14 @@ struct gc_ctx {
     gc_logger logger;
     gc_executor executor; /* parallel_for NULL: run on the caller's thread */
     struct gc_pool *pool;
-    const void *kern; /* table of kernels, see kern/kern.h */
+    const void *kern; /* row of the table of kernels, see kern/kern.h */
     void *custom;     /* operators of the host, see ops/custom.h */
     void (*custom_release)(gc_ctx *ctx);
     int32_t refs; /* atomic */
 };
+
+/* gc_ctx_create with a row of kernels; options as imported. */
+gc_status gc_ctx_open(const gc_ctx_options *options, const void *kern, gc_ctx **out, gc_error *err);
 
 /* Zeroed memory for count * size bytes, 64-byte aligned; NULL when the product
    overflows or the allocator fails.  gc_mem_free(NULL) is allowed. */

@@ -50,6 +50,8 @@ static const struct option options[] = {
     {"--seconds", "S", "how long to measure (2)", AT(seconds), CMD_BENCH, K_SECONDS, 0, 0},
     {"--batch", "N", "samples per pass, where the network leaves it open (1)", AT(batch), CMD_BENCH, K_INT, 1, 65536},
     {"--threads", "N", "threads (as many as there are processors)", AT(threads), ALL, K_INT, 1, 256},
+    {"--kernels", "NAME", "avx512, avx2, v4 or plain (the best that the machine can run)", AT(kernels), ALL, K_TEXT, 0,
+     0},
     {"--json", NULL, "print JSON", AT(json), CMD_EXPLAIN | CMD_BENCH | CMD_INFO, K_FLAG, 0, 0},
     {"--help", NULL, "print this", AT(help), ALL, K_FLAG, 0, 0},
 };

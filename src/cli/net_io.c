@@ -36,6 +36,7 @@ int cli_net_open(struct cli_net *cn, const struct cli_args *args)
     memset(&options, 0, sizeof options);
     memset(cn, 0, sizeof *cn);
     options.n_threads = thread_count(args);
+    options.kernels = args->kernels;
     cn->path = args->positional[0];
     gc_status st = gc_ctx_create(&options, &cn->ctx, &err);
     if (!st)

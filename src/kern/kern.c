@@ -42,7 +42,7 @@ const gc_kern *gc_kern_find(const char *name)
 
 const gc_kern *gc_kern_of(const gc_ctx *ctx)
 {
-    return ctx->kern != NULL ? (const gc_kern *)ctx->kern : gc_kern_find(NULL);
+    return ctx->kern;
 }
 
 enum { CACHE_WAY = 1024, FEW_ROWS = 7 };

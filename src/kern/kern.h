@@ -103,7 +103,7 @@ const gc_kern *gc_kern_at(int32_t index, int32_t *supported);
 /* The best row this machine can run; `name` (may be NULL) asks for a certain
    one, NULL when it is not there. */
 const gc_kern *gc_kern_find(const char *name);
-/* The row of a context: the one it asked for, else the best. */
+/* The row of a context. */
 const gc_kern *gc_kern_of(const gc_ctx *ctx);
 
 #endif

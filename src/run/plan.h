@@ -66,6 +66,7 @@ typedef struct gc_plan {
     uint64_t folded_bytes; /* of constants that were computed */
     int32_t n_slots, n_steps;
     int32_t frozen; /* small and integer inputs are constants of this plan */
+    int32_t exact;  /* operators round as plain sums do */
     int32_t n_faults;
     gc_error faults[GC_MAX_FAULTS];
 } gc_plan;
@@ -77,6 +78,7 @@ typedef struct gc_plan {
 typedef struct gc_wish {
     const uint32_t *watch;    /* GRADCAM_WATCH_* bits */
     gc_tensor *const *inputs; /* bound tensors, by position of the input */
+    int32_t exact;
 } gc_wish;
 
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);

@@ -162,9 +162,22 @@ gc_status gc_run_prepare(gc_run *run, gc_error *err)
     gc_plan_free(run->plan);
     run->plan = NULL;
     run->forwarded = 0;
-    gc_wish wish = {run->watch, run->inputs};
+    gc_wish wish = {run->watch, run->inputs, run->exact};
     GC_TRY(gc_plan_build(run->net, &wish, &run->plan, err));
     run->stale = 0;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_set_exact(gc_run *run, int32_t exact, gc_error *err)
+{
+    if (run == NULL || exact < 0 || exact > 1) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_run_set_exact: run is NULL, or exact is %d instead of 0 or 1",
+                       (int)exact);
+    }
+    if (run->exact != exact) {
+        run->exact = exact;
+        forget_plan(run);
+    }
     return GRADCAM_OK;
 }
 

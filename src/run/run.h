@@ -25,6 +25,7 @@ struct gc_run {
     gc_rule rule;
     int32_t forwarded;
     int32_t stale; /* the plan no longer fits; replaced by the next prepare */
+    int32_t exact; /* asked for with gc_run_set_exact */
     gc_progress_fn progress;
     void *progress_user;
 };

@@ -49,6 +49,22 @@ def test_threads(expected):
         gradcam.Context(threads="2")
 
 
+def test_kernels(expected):
+    """Every set of kernels explains alike; a run may be exact."""
+    names = gradcam.kernels()
+    assert names[-1] == "plain"
+    for name in names:
+        with gradcam.Context(kernels=name) as context:
+            np.testing.assert_allclose(heat(gradcam.Net(GARMENTS, context)), expected, rtol=1e-3, atol=1e-5)
+    with pytest.raises(gradcam.GradcamError, match="plain") as caught:
+        gradcam.Context(kernels="none such")
+    assert caught.value.name == "GRADCAM_E_NOT_FOUND"
+    with gradcam.Run(gradcam.Net(GARMENTS)) as run:
+        run.set_input(None, IMAGE)
+        run.set_exact()
+        assert not np.array_equal(run.gradcam(), expected) or names == ["plain"]
+
+
 def test_executor(expected):
     """A job system in Python, on threads of its own and in another order."""
     counts = []

@@ -18,7 +18,7 @@ from ._c import (GRADCAM_RULE_DECONVNET as DECONVNET, GRADCAM_RULE_GUIDED as GUI
                  GRADCAM_TARGET_ARGMAX as ARGMAX, GRADCAM_TARGET_CLASS as CLASS, GRADCAM_TARGET_ELEMENT as ELEMENT,
                  GRADCAM_TARGET_SEED as SEED, GRADCAM_WATCH_GRAD as WATCH_GRAD,
                  GRADCAM_WATCH_VALUE as WATCH_VALUE, GradcamError, Stop, lib as _lib)
-from ._context import Context
+from ._context import Context, kernels
 from ._explain import Report, Warn
 from ._maps import normalize, resize
 from ._net import Builder, Net, Node, Spec
@@ -29,4 +29,4 @@ from ._tensor import BFLOAT16
 __version__ = _lib.gc_version_string().decode()
 __all__ = ["ARGMAX", "BFLOAT16", "Builder", "CLASS", "Context", "DECONVNET", "ELEMENT", "GUIDED", "GradcamError",
            "Hook", "Net", "Node", "OpCall", "PLAIN", "Report", "Run", "SEED", "Spec", "Stop", "WATCH_GRAD",
-           "WATCH_VALUE", "Warn", "normalize", "resize"]
+           "WATCH_VALUE", "Warn", "kernels", "normalize", "resize"]

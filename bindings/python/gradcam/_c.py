@@ -113,7 +113,7 @@ class gc_reader(C.Structure):
 
 class gc_ctx_options(C.Structure):
     _fields_ = [("struct_size", u32), ("n_threads", u32), ("allocator", C.POINTER(gc_allocator)),
-                ("logger", C.POINTER(gc_logger)), ("executor", C.POINTER(gc_executor))]
+                ("logger", C.POINTER(gc_logger)), ("executor", C.POINTER(gc_executor)), ("kernels", text)]
 
 
 tensor_release_fn = C.CFUNCTYPE(None, ptr, ptr)
@@ -187,6 +187,7 @@ PROTOTYPES = {
     "gc_ctx_create": (gc_status, [_p(gc_ctx_options), _p(ctx_p), _err]),
     "gc_ctx_ref": (ctx_p, [ctx_p]),
     "gc_ctx_unref": (None, [ctx_p]),
+    "gc_kernels": (text, [i32]),
     "gc_tensor_create": (gc_status, [ctx_p, _desc, _p(tensor_p), _err]),
     "gc_tensor_describe": (gc_status, [tensor_p, _desc]),
     "gc_tensor_copy": (gc_status, [tensor_p, tensor_p, _err]),
@@ -236,6 +237,7 @@ PROTOTYPES = {
     "gc_run_set_input": (gc_status, [run_p, text, tensor_p, _err]),
     "gc_run_watch": (gc_status, [run_p, text, u32, _err]),
     "gc_run_prepare": (gc_status, [run_p, _err]),
+    "gc_run_set_exact": (gc_status, [run_p, i32, _err]),
     "gc_run_forward": (gc_status, [run_p, _err]),
     "gc_run_backward": (gc_status, [run_p, text, tensor_p, _err]),
     "gc_run_value": (gc_status, [run_p, text, _p(tensor_p), _err]),

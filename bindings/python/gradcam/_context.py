@@ -2,6 +2,7 @@
 """Host services: threads, log lines, a job system, memory; and custom operators."""
 
 import ctypes as C
+import itertools
 import logging
 import operator
 
@@ -54,6 +55,12 @@ def _allocator(pair):
     return _c.sized(_c.gc_allocator, alloc=_c.alloc_fn(give), release=_c.release_fn(take))
 
 
+def kernels():
+    """Names of the sets of kernels that this machine can run, best first."""
+    names = map(_c.lib.gc_kernels, itertools.count())
+    return [_c.decode(name) for name in itertools.takewhile(lambda name: name is not None, names)]
+
+
 class Context:
     """What networks and runs may use of the process.
 
@@ -65,14 +72,15 @@ class Context:
         replaces the pool.
     allocator: (alloc, release) with alloc(size, align) -> address (None: no
         memory) and release(address, size, align).
+    kernels: one of gradcam.kernels(); the best of them if None.
 
     May be shared by any number of networks; `with` closes it.  Networks that
     are still there keep what they need of it.
     """
 
-    def __init__(self, threads=0, logger=None, level="warning", executor=None, allocator=None):
+    def __init__(self, threads=0, logger=None, level="warning", executor=None, allocator=None, kernels=None):
         self.handle, self._unref, self.operators = _c.ctx_p(), _c.lib.gc_ctx_unref, []
-        o = _c.sized(_c.gc_ctx_options, n_threads=operator.index(threads))
+        o = _c.sized(_c.gc_ctx_options, n_threads=operator.index(threads), kernels=_c.encode(kernels))
         self._services = []  # the library calls them until the last network has gone
         for name, service, make in (("logger", logger if logger is None else (logger, level), lambda s: _logger(*s)),
                                     ("executor", executor, _executor), ("allocator", allocator, _allocator)):

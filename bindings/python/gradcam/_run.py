@@ -175,6 +175,10 @@ class Run(Explanations):
         """What backward() does at activations: "plain", "guided" or "deconvnet"."""
         _c.call("run_set_rule", self.handle, _c.number(RULES, rule, "rule"))
 
+    def set_exact(self, exact=True):
+        """Convolutions as plain sums of products, without Winograd's algorithm: slower, less rounding."""
+        _c.call("run_set_exact", self.handle, int(bool(exact)))
+
     @property
     def rule_nodes(self):
         """Indices of the nodes at which the last backward pass applied a rule other than plain."""
