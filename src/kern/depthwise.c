@@ -113,6 +113,11 @@ static void line_task(void *task, uint32_t index)
         lines_at(j, image, z, y, first, line.taps_y, at);
         run_line(j, &line);
     }
+    if (line.to_pixel == line.channels) {
+        gc_kern_map_rows(g->kern, j->epi, 1, d[2].places * line.channels, line.to, 0);
+    } else {
+        gc_kern_map_rows(g->kern, j->epi, d[2].places, line.channels, line.to, line.to_pixel);
+    }
 }
 
 gc_status gc_depthwise_run(const gc_ctx *ctx, const gc_gather *g, const float *in, const float *weights,

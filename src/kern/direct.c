@@ -132,6 +132,7 @@ static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, i
             t->epi.residual = d->epi->residual + place * g->out_pixel + column;
         }
         g->kern->tile(t);
+        gc_kern_map_rows(g->kern, d->epi, t->rows, t->cols, t->c, t->c_step);
     }
 }
 

@@ -2,6 +2,7 @@
 #include "base/compiler.h"
 #include "kern/isa.h"
 #ifdef GC_HAVE_X86
+#include <immintrin.h>
 typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int vec_mask __attribute__((vector_size(64)));
 #define TARGET GC_TARGET_AVX512
@@ -20,6 +21,10 @@ typedef int vec_mask __attribute__((vector_size(64)));
 #define VM vec_mask
 /* 127 + k in the place of the exponent. */
 #define POW2(t) ((vec)(((vec_mask)(t) + 127) << 23))
+#define VMAX(a, b) ((vec)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define VMIN(a, b) ((vec)_mm512_min_ps((__m512)(a), (__m512)(b)))
+/* The exponent changes its sign, and nearly so the mantissa. */
+#define RECIP_SEED(d) ((vec)(0x7EF311C7 - (vec_mask)(d)))
 #define VSEL(m, a, b) ((vec)(((m) & (vec_mask)(a)) | (~(m) & (vec_mask)(b))))
 #define ROW gc_kern_avx512
 #define ROW_NAME "avx512"

@@ -4,7 +4,9 @@
  *   VL, NV   floats in a vector, vectors in a panel; MR rows of a tile
  *   V        the vector type; LD, ST, BC load, store, broadcast; VSEL(m, a, b)
  *            a where m else b; VLT, VEQ, VNE compare, VAND and VOR join masks
- *            of type VM; POW2(t) 2^k where k are the low bits of the float t
+ *            of type VM; POW2(t) 2^k where k are the low bits of the float t;
+ *            VMAX and VMIN(a, b), if there are such: b where one is NaN;
+ *            RECIP_SEED(d), if it is cheap, 1 / d to 12 % for 0 < d < 2^126
  *   ROW      the name of the table row, ROW_NAME its text
  * MR * NV sums, NV of B and one broadcast have to fit into the registers.
  */
@@ -14,10 +16,15 @@
 #include "base/compiler.h"
 #include "kern/kern.h"
 
+#ifndef VMAX
+#define VMAX(a, b) VSEL(VLT(b, a), a, b)
+#define VMIN(a, b) VSEL(VLT(a, b), a, b)
+#endif
+
+/* NaN stays NaN. */
 TARGET static GC_ALWAYS_INLINE V clip(V x, V lo, V hi)
 {
-    x = VSEL(VLT(x, lo), lo, x);
-    return VSEL(VLT(hi, x), hi, x);
+    return VMIN(hi, VMAX(lo, x));
 }
 
 TARGET static GC_ALWAYS_INLINE V load_or_zero(const float *p, int64_t at)
@@ -601,11 +608,11 @@ TARGET static void axpys(const float *factor, int64_t factor_step, const float *
 
 /* ---- functions of one value; polynomials fitted to the relative error ---- */
 
-/* 2^n (1 + r + r^2 q(r)) with x = n ln 2 + r; relative error below 2^-22. */
-TARGET static GC_ALWAYS_INLINE V exp_of(V x)
+/* 2^n (1 + r + r^2 q(r)) with y = n ln 2 + r; relative error below 2^-22 for
+   -87.3 <= y <= 88.72283. */
+TARGET static GC_ALWAYS_INLINE V exp_inside(V y)
 {
-    const float magic = 12582912.0f;          /* 1.5 * 2^23: the sum's low bits are the rounded n */
-    V y = clip(x, BC(-87.3f), BC(88.72283f)); /* below lie denormals, taken as zero; above infinity */
+    const float magic = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the rounded n */
     V t = y * BC(1.44269504f) + BC(magic - 1.0f);
     V n = t - BC(magic - 1.0f);
     V r = y - n * BC(0.693359375f) - n * BC(-2.12194440e-4f);
@@ -614,15 +621,36 @@ TARGET static GC_ALWAYS_INLINE V exp_of(V x)
     q = q * r + BC(4.166838793e-2f);
     q = q * r + BC(1.666652066e-1f);
     q = q * r + BC(4.999999345e-1f);
-    V e = (q * r * r + r + BC(1.0f)) * POW2(t) * BC(2.0f); /* 2^(n - 1) is finite for the largest n */
+    return (q * r * r + r + BC(1.0f)) * POW2(t) * BC(2.0f); /* 2^(n - 1) is finite for the largest n */
+}
+
+/* Below lie denormals, taken as zero; above infinity. */
+TARGET static GC_ALWAYS_INLINE V exp_of(V x)
+{
+    V e = exp_inside(clip(x, BC(-87.3f), BC(88.72283f)));
     e = VSEL(VLT(x, BC(-87.3f)), BC(0.0f), e);
     e = VSEL(VLT(BC(88.72283f), x), BC(INFINITY), e);
     return VSEL(VNE(x, x), x, e);
 }
 
+/* 1 / d for 1 <= d < 2^126: a division takes longer than Newton's steps, each
+   of which squares the error. */
+TARGET static GC_ALWAYS_INLINE V recip_of(V d)
+{
+#ifdef RECIP_SEED
+    V r = RECIP_SEED(d);
+    r = r * (BC(2.0f) - d * r);
+    r = r * (BC(2.0f) - d * r);
+    return r * (BC(2.0f) - d * r);
+#else
+    return BC(1.0f) / d;
+#endif
+}
+
 TARGET static GC_ALWAYS_INLINE V sigmoid_of(V x)
 {
-    return BC(1.0f) / (BC(1.0f) + exp_of(-x));
+    V y = recip_of(BC(1.0f) + exp_inside(clip(-x, BC(-87.3f), BC(87.3f))));
+    return VSEL(VLT(x, BC(-87.3f)), BC(0.0f), y);
 }
 
 TARGET static GC_ALWAYS_INLINE V tanh_of(V x)
@@ -634,7 +662,7 @@ TARGET static GC_ALWAYS_INLINE V tanh_of(V x)
     p = p * t + BC(-5.394051958e-2f);
     p = p * t + BC(1.333315689e-1f);
     p = p * t + BC(-3.333332957e-1f);
-    V far = BC(1.0f) - BC(2.0f) / (exp_of(a + a) + BC(1.0f));
+    V far = BC(1.0f) - BC(2.0f) * recip_of(exp_inside(clip(a + a, BC(0.0f), BC(87.3f))) + BC(1.0f));
     V y = VSEL(VLT(a, BC(0.64f)), a + a * t * p, far);
     return VSEL(VLT(x, BC(0.0f)), -y, y);
 }
@@ -671,6 +699,7 @@ TARGET static GC_ALWAYS_INLINE V map_one(const int kind, V x)
     case GC_MAP_SILU: return x * sigmoid_of(x);
     case GC_MAP_TANH: return tanh_of(x);
     case GC_MAP_ERF: return erf_of(x);
+    case GC_MAP_HARD_SWISH: return x * clip(x * BC(1.0f / 6.0f) + BC(0.5f), BC(0.0f), BC(1.0f));
     default: /* GC_MAP_GELU */ return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
     }
 }
@@ -694,6 +723,7 @@ TARGET static void map(int32_t kind, int64_t n, const float *x, float *y)
     case GC_MAP_SILU: map_all(GC_MAP_SILU, n, x, y); break;
     case GC_MAP_TANH: map_all(GC_MAP_TANH, n, x, y); break;
     case GC_MAP_ERF: map_all(GC_MAP_ERF, n, x, y); break;
+    case GC_MAP_HARD_SWISH: map_all(GC_MAP_HARD_SWISH, n, x, y); break;
     default: map_all(GC_MAP_GELU, n, x, y); break;
     }
 }

@@ -20,6 +20,8 @@ typedef int vec_mask __attribute__((vector_size(16)));
 #define VM vec_mask
 /* 127 + k in the place of the exponent. */
 #define POW2(t) ((vec)(((vec_mask)(t) + 127) << 23))
+/* The exponent changes its sign, and nearly so the mantissa. */
+#define RECIP_SEED(d) ((vec)(0x7EF311C7 - (vec_mask)(d)))
 #define VSEL(m, a, b) ((vec)(((m) & (vec_mask)(a)) | (~(m) & (vec_mask)(b))))
 #define ROW gc_kern_v4
 #define ROW_NAME "v4"

@@ -12,15 +12,16 @@
 
 /* What happens to a sum before it is stored:
    y = clip(sum + bias[channel] + residual, lo, hi); without GC_EPI_CLIP no
-   clip.  NaN stays NaN. */
-enum { GC_EPI_CLIP = 1 };
+   clip.  NaN stays NaN.  GC_EPI_MAP: whoever calls the kernel then applies `map`
+   (gc_kern.map) to what it wrote, while that is in the first cache. */
+enum { GC_EPI_CLIP = 1, GC_EPI_MAP = 2 };
 typedef struct gc_epilogue {
     const float *bias;     /* [columns rounded up to a panel], or NULL */
     const float *residual; /* at the first result, or NULL */
     int64_t residual_step; /* floats from row to row */
     int32_t flags;
     float lo, hi;
-    int32_t reserved0;
+    int32_t map; /* GC_MAP_* */
 } gc_epilogue;
 
 /* One tile of a matrix product: rows <= mr, columns <= the panel's width.
@@ -67,8 +68,8 @@ typedef struct gc_depthwise {
 } gc_depthwise;
 
 /* Functions of one value; relative error below 4e-7, where the result is not
-   denormal. */
-enum { GC_MAP_EXP, GC_MAP_SIGMOID, GC_MAP_SILU, GC_MAP_TANH, GC_MAP_ERF, GC_MAP_GELU };
+   denormal (HARD_SWISH: of x, as it is rounded before its factor is clipped). */
+enum { GC_MAP_EXP, GC_MAP_SIGMOID, GC_MAP_SILU, GC_MAP_TANH, GC_MAP_ERF, GC_MAP_GELU, GC_MAP_HARD_SWISH };
 
 typedef struct gc_kern {
     const char *name;
@@ -92,6 +93,9 @@ typedef struct gc_kern {
        NaN counts as larger than anything. */
     void (*max_taps)(const float *const *taps, int64_t count, int64_t channels, float *y, int32_t *arg);
 } gc_kern;
+
+/* y = map(y) for `rows` runs of n floats, `step` floats apart, if the epilogue says so. */
+void gc_kern_map_rows(const gc_kern *kern, const gc_epilogue *epi, int64_t rows, int64_t n, float *y, int64_t step);
 
 /* Rows of a tile over rows of A that lie a_step floats apart: at multiples of
    4 KB more than 7 would chase each other out of the first cache. */

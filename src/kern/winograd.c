@@ -138,6 +138,9 @@ static void transform_out(const wino *w, int64_t index, int64_t at, const float 
     } else {
         g->kern->wino2_out(&t);
     }
+    for (int64_t i = 0; i < t.rows; i++) {
+        gc_kern_map_rows(g->kern, w->epi, t.cols, t.channels, t.to + i * t.line, t.pixel);
+    }
 }
 
 /* The product of one plane: [count][in] x [in][out]. */

@@ -172,7 +172,7 @@ static gc_status set_output(gc_op_call *c, const gc_conv *v, bool transposed)
         shape[2 + i - v->w.first] = sizes[i];
     }
     GC_TRY(declare_memory(c, v, transposed));
-    c->fuses = !transposed;
+    c->fuses = transposed ? 0 : GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP;
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, shape);
 }
 

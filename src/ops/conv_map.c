@@ -336,6 +336,10 @@ gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forw
         epi.lo = c->fusion.lo;
         epi.hi = c->fusion.hi;
     }
+    if (forward && c->fusion.map != 0) {
+        epi.flags = GC_EPI_MAP;
+        epi.map = c->fusion.map - 1;
+    }
     epi.residual = forward && c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
     if (by_columns(v, scatter)) {
         fill_big(v, epi.bias, to);

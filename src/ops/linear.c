@@ -350,7 +350,7 @@ static gc_status matmul_infer(gc_op_call *c)
     declare_work(c, &q.p);
     if (q.batches == 1) {
         declare_pack(c, &q.p, matmul_pack);
-        c->fuses = c->pack != NULL;
+        c->fuses = c->pack != NULL ? GC_FUSE_ADD | GC_FUSE_CLIP : 0;
     }
     return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);
 }

@@ -16,6 +16,7 @@ typedef struct norm_job {
     float *stats; /* aux: mean and 1/deviation in pairs; LRN: the sums */
     float *temp;
     float epsilon, alpha, beta, shift;
+    float lo, hi; /* BatchNormalization: bounds of the result */
     int64_t window;
 } norm_job;
 
@@ -243,6 +244,7 @@ static gc_status batch_infer(gc_op_call *c)
     }
     /* read_sizes limits the elements to 2^40. */
     c->work_bytes = (size_t)values * 2 * sizeof(float);
+    c->fuses = trains(c) ? 0 : GC_FUSE_CLIP;
     c->aux_bytes = trains(c) ? (size_t)(2 * values + j.images * j.pixels * j.channels) * sizeof(float) : 0;
     return same_output(c);
 }
@@ -252,9 +254,14 @@ static void batch_task(void *task, uint32_t chunk)
     const norm_job *j = task;
     int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->pixels);
     const float *factor = j->temp, *shift = j->temp + n;
+    float lo = j->lo, hi = j->hi;
     for (int64_t p = first; p < last; p++) {
-        for (int64_t k = 0; k < n; k++) {
-            j->y[p * n + k] = j->x[p * n + k] * factor[k] + shift[k];
+        const float *restrict x = j->x + p * n;
+        float *restrict y = j->y + p * n;
+        for (int64_t k = 0; k < n; k++) { /* NaN stays NaN */
+            float v = x[k] * factor[k] + shift[k];
+            v = v < lo ? lo : v;
+            y[k] = v > hi ? hi : v;
         }
     }
 }
@@ -275,6 +282,9 @@ static gc_status batch_run(gc_op_call *c, const float *x, float *y, bool gradien
         j.temp[to] = (float)((double)scale[k] / sqrt((double)var[k] + (double)epsilon));
         j.temp[n + to] = gradient ? 0.0f : bias[k] - mean[k] * j.temp[to];
     }
+    bool clips = !gradient && c->fusion.clip != 0;
+    j.lo = clips ? c->fusion.lo : -INFINITY;
+    j.hi = clips ? c->fusion.hi : INFINITY;
     j.x = x;
     j.y = y;
     j.channels = n;

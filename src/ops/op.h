@@ -37,13 +37,16 @@
 #include "tensor/tensor.h"
 
 /* What the plan lets an operator do at once with its result:
-   out[0] = clip(result + residual, lo, hi). */
+   out[0] = clip(result + residual, lo, hi), or map(result + residual). */
 typedef struct gc_fusion {
     const gc_tensor *residual; /* laid out like out[0], or NULL */
     int32_t clip;
     float lo, hi;
-    int32_t reserved0;
+    int32_t map; /* 1 + GC_MAP_* of kern/kern.h in place of the clip, or 0 */
 } gc_fusion;
+
+/* Bits of gc_op_call.fuses: what forward honours. */
+enum { GC_FUSE_ADD = 1, GC_FUSE_CLIP = 2, GC_FUSE_MAP = 4 };
 
 struct gc_op_call {
     gc_ctx *ctx;
@@ -71,7 +74,8 @@ struct gc_op_call {
     uint64_t pack_variant, back_pack_variant; /* tells blocks of the same node apart */
     const void *packed, *back_packed;
     gc_fusion fusion;
-    int32_t fuses;          /* set by infer: forward honours `fusion` */
+    int32_t fuses;          /* set by infer: GC_FUSE_* */
+    int32_t channels_last;  /* set by infer: this call is as if its operator had GC_OP_CL */
     uint32_t keep_in;       /* set by infer: inputs that backward reads besides those of the row */
     int32_t differentiated; /* set before forward: a backward pass may follow */
     int32_t exact;          /* no algorithm that rounds differently than a plain sum */

@@ -5,7 +5,7 @@
 
 #include "base/size.h"
 #include "kern/kern.h"
-#include "ops/op.h"
+#include "ops/spatial_mean.h"
 #include "ops/window.h"
 
 /* Backward tasks own a slice of channels, so no two add to one element. */
@@ -343,55 +343,19 @@ static gc_status global_output(gc_op_call *c, const pool_job *j)
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, shape);
 }
 
-static void global_average_task(void *task, uint32_t slice)
-{
-    const pool_job *j = task;
-    int64_t n = j->channels, k0 = (int64_t)slice * SLICE, width = min64(SLICE, n - k0);
-    for (int64_t image = 0; image < j->rows; image++) {
-        const float *x = j->x + image * j->w.pixels_in * n + k0;
-        double sum[SLICE] = {0};
-        for (int64_t p = 0; p < j->w.pixels_in; p++, x += n) {
-            for (int64_t k = 0; k < width; k++) {
-                sum[k] += (double)x[k];
-            }
-        }
-        for (int64_t k = 0; k < width; k++) {
-            j->y[image * n + k0 + k] = (float)(sum[k] / (double)j->w.pixels_in);
-        }
-    }
-}
-
 static gc_status global_average_infer(gc_op_call *c)
 {
     pool_job j;
     GC_TRY(global_setup(c, &j));
+    if (!gc_spatial_mean_fits(c->in[0], &c->work_bytes)) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+    }
     return global_output(c, &j);
-}
-
-static gc_status global_average_forward(gc_op_call *c)
-{
-    pool_job j;
-    GC_TRY(global_setup(c, &j));
-    j.x = c->in[0]->data;
-    j.y = c->out[0]->data;
-    return gc_parallel(c->ctx, global_average_task, &j, chunks(j.channels, SLICE));
 }
 
 static gc_status global_average_backward(gc_op_call *c)
 {
-    pool_job j;
-    GC_TRY(global_setup(c, &j));
-    if (!c->grad_in[0]) {
-        return GRADCAM_OK;
-    }
-    float *dx = c->grad_in[0]->data, factor = 1.0f / (float)j.w.pixels_in;
-    for (int64_t p = 0; p < j.rows * j.w.pixels_in; p++, dx += j.channels) {
-        const float *dy = (const float *)c->grad_out[0]->data + p / j.w.pixels_in * j.channels;
-        for (int64_t k = 0; k < j.channels; k++) {
-            dx[k] = dy[k] * factor;
-        }
-    }
-    return GRADCAM_OK;
+    return c->grad_in[0] ? gc_spatial_mean_backward(c) : GRADCAM_OK;
 }
 
 static gc_status global_max_infer(gc_op_call *c)
@@ -435,7 +399,7 @@ static gc_status global_max_backward(gc_op_call *c)
 const gc_op gc_ops_pool[] = {
     {"MaxPool", max_infer, max_forward, max_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 2},
     {"AveragePool", average_infer, average_forward, average_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 1},
-    {"GlobalAveragePool", global_average_infer, global_average_forward, global_average_backward,
+    {"GlobalAveragePool", global_average_infer, gc_spatial_mean_forward, global_average_backward,
      GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1, 1},
     {"GlobalMaxPool", global_max_infer, global_max_forward, global_max_backward, GC_OP_CL | GC_OP_POOLING, 0, 0, 1, 1,
      1},

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Reductions over axes, ArgMax and ArgMin.  Row-major tensors. */
+/* Reductions over axes, ArgMax and ArgMin.  Row-major tensors, but for the mean
+   over all pixels of a channels-last image. */
 #include <math.h>
 #include <string.h>
 
 #include "tensor/walk.h"
-#include "ops/op.h"
+#include "ops/spatial_mean.h"
 
 enum { R_MEAN, R_SUM, R_MAX, R_MIN, R_PROD, R_L1, R_L2, R_LOGSUM, R_LSE, R_SQUARE };
 
@@ -130,6 +131,24 @@ static gc_status infer_reduce(gc_op_call *c)
     return gc_op_set_output(c, 0, c->in[0]->dtype, n, shape);
 }
 
+/* The mean over all pixels takes an image as convolutions leave it. */
+static gc_status infer_mean(gc_op_call *c)
+{
+    bool gone[GRADCAM_MAX_DIMS];
+    GC_TRY(infer_reduce(c));
+    GC_TRY(find_axes(c, gone));
+    bool spatial = c->in[0]->ndim >= 3 && !gone[0] && !gone[1] && !gc_is_row(c->in[0]);
+    for (int32_t d = 2; d < c->in[0]->ndim; d++) {
+        spatial = spatial && gone[d];
+    }
+    size_t work_bytes = 0;
+    if (spatial && gc_spatial_mean_fits(c->in[0], &work_bytes)) {
+        c->channels_last = 1;
+        c->work_bytes = work_bytes;
+    }
+    return GRADCAM_OK;
+}
+
 static double start_of(int32_t op)
 {
     return op == R_PROD ? 1.0 : op == R_MAX || op == R_LSE ? -HUGE_VAL : op == R_MIN ? HUGE_VAL : 0.0;
@@ -213,6 +232,9 @@ static int64_t reduce_int(const reduction *r, int32_t op, const char *x, gc_dtyp
 static gc_status forward_reduce(gc_op_call *c, int32_t op)
 {
     reduction r;
+    if (c->channels_last) {
+        return c->out[0] != NULL ? gc_spatial_mean_forward(c) : GRADCAM_OK;
+    }
     gc_dtype type = c->in[0]->dtype;
     int64_t size = (int64_t)gc_dtype_size(type);
     GC_TRY(plan(c, &r));
@@ -283,6 +305,9 @@ static gc_status backward_reduce(gc_op_call *c, int32_t op)
     }
     if (c->grad_in[0] == NULL) {
         return GRADCAM_OK;
+    }
+    if (c->channels_last) {
+        return gc_spatial_mean_backward(c);
     }
     if (c->in[0]->dtype != GRADCAM_F32) {
         gc_walk_zero(c->grad_in[0]);
@@ -390,7 +415,7 @@ static gc_status arg_min_forward(gc_op_call *c)
         op, infer_reduce, id##_forward, id##_backward, 0, in, out, 1, 2, 1                                             \
     }
 const gc_op gc_ops_reduce[] = {
-    ROW("ReduceMean", mean, 0, 0),
+    {"ReduceMean", infer_mean, mean_forward, mean_backward, 0, 0, 0, 1, 2, 1},
     ROW("ReduceSum", sum, 0, 0),
     ROW("ReduceMax", max, 1, 1),
     ROW("ReduceMin", min, 1, 1),

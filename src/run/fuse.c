@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/kern.h"
+
 static bool is_op(const gc_step *s, const char *name)
 {
     return s->op != NULL && s->call.custom == NULL && strcmp(s->op->name, name) == 0;
@@ -100,6 +102,60 @@ static bool fuse_add(gc_plan *p, int32_t index, int32_t next)
     return true;
 }
 
+/* Activations that forward alone may put in the place of a clip.  Their gradients
+   hang on their inputs, so none of them may have a backward pass. */
+static int32_t map_of(const gc_step *s)
+{
+    static const struct {
+        const char *name;
+        int32_t map;
+    } known[] = {{"Sigmoid", GC_MAP_SIGMOID}, {"HardSwish", GC_MAP_HARD_SWISH}, {"Tanh", GC_MAP_TANH}};
+    for (size_t i = 0; i < sizeof known / sizeof *known && !s->backward; i++) {
+        if (is_op(s, known[i].name)) {
+            return 1 + known[i].map;
+        }
+    }
+    bool exact = is_op(s, "Gelu") && gc_attr_find(&s->call.attrs, "approximate", GRADCAM_ATTR_STRING) == NULL;
+    return exact && !s->backward ? 1 + GC_MAP_GELU : 0;
+}
+
+static bool fuse_map(gc_plan *p, int32_t index, int32_t next)
+{
+    gc_step *s = &p->steps[index], *map = &p->steps[next];
+    int32_t kind = map_of(map);
+    if (kind == 0 || !same_layout(&p->slots[map->out[0]].value, &p->slots[s->result].value)) {
+        return false;
+    }
+    s->call.fusion.map = kind;
+    take_over(p, s, map);
+    return true;
+}
+
+/* x Sigmoid(x), which exporters write as two nodes: x is read by both. */
+static bool fuse_silu(gc_plan *p, int32_t index)
+{
+    gc_step *s = &p->steps[index];
+    const gc_slot *x = &p->slots[s->result];
+    if (x->readers != 2 || x->kept || x->other >= 0 || x->constant) {
+        return false;
+    }
+    int32_t first = reader_of(p, s->result, index), last = first < 0 ? -1 : reader_of(p, s->result, first);
+    gc_step *gate = first < 0 ? NULL : &p->steps[first], *mul = last < 0 ? NULL : &p->steps[last];
+    if (gate == NULL || mul == NULL || !is_op(gate, "Sigmoid") || !is_op(mul, "Mul") || gate->backward ||
+        mul->backward || mul->call.n_in != 2 || !private_slot(&p->slots[gate->out[0]])) {
+        return false;
+    }
+    int32_t other = mul->in[0] == s->result ? mul->in[1] : mul->in[0];
+    if (other != gate->out[0] || !same_layout(&p->slots[mul->out[0]].value, &x->value)) {
+        return false;
+    }
+    s->call.fusion.map = 1 + GC_MAP_SILU;
+    p->slots[gate->out[0]].hidden = 1;
+    gate->fused = 1;
+    take_over(p, s, mul);
+    return true;
+}
+
 static bool fuse_clip(gc_plan *p, int32_t index, int32_t next)
 {
     gc_step *s = &p->steps[index], *clip = &p->steps[next];
@@ -135,15 +191,16 @@ void gc_plan_fuse(gc_plan *p)
         gc_step *s = &p->steps[i];
         s->result = s->call.n_out > 0 ? s->out[0] : -1;
         s->residual = -1;
-        if (!s->call.fuses || s->result < 0) {
+        if (s->call.fuses == 0 || s->result < 0) {
             continue;
         }
         int32_t next = only_reader(p, i);
-        if (next >= 0 && fuse_add(p, i, next)) {
+        if (next >= 0 && (s->call.fuses & GC_FUSE_ADD) != 0 && fuse_add(p, i, next)) {
             next = only_reader(p, i);
         }
-        if (next >= 0) {
-            fuse_clip(p, i, next);
+        bool clipped = next >= 0 && (s->call.fuses & GC_FUSE_CLIP) != 0 && fuse_clip(p, i, next);
+        if (!clipped && (s->call.fuses & GC_FUSE_MAP) != 0 && !(next >= 0 && fuse_map(p, i, next))) {
+            fuse_silu(p, i);
         }
     }
 }

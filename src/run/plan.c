@@ -201,6 +201,12 @@ static gc_status begin_step(gc_plan *p, const gc_node *n, gc_step *s, gc_error *
     return GRADCAM_OK;
 }
 
+/* in[0] and out[0] lie channels-last. */
+static bool takes_cl(const gc_step *s)
+{
+    return (s->op->flags & GC_OP_CL) != 0 || s->call.channels_last;
+}
+
 static bool foldable(const gc_plan *p, const gc_step *s)
 {
     if ((s->op->flags & GC_OP_SHAPE_ONLY) != 0) {
@@ -219,7 +225,7 @@ static bool foldable(const gc_plan *p, const gc_step *s)
             return false;
         }
     }
-    return (s->op->flags & GC_OP_CL) == 0 || s->call.in[0] == NULL || s->call.in[0]->ndim < 3;
+    return !takes_cl(s) || s->call.in[0] == NULL || s->call.in[0]->ndim < 3;
 }
 
 /* A few numbers in a file may ask for a constant of any size. */
@@ -282,9 +288,7 @@ static void set_output_layouts(gc_plan *p, gc_step *s, int32_t step)
             continue;
         }
         gc_slot *slot = &p->slots[s->out[i]];
-        bool cl = (s->op->flags & GC_OP_CL) != 0
-                      ? i == 0
-                      : (s->op->flags & GC_OP_SAME) != 0 && same_layout_cl(p, s, &slot->value);
+        bool cl = takes_cl(s) ? i == 0 : (s->op->flags & GC_OP_SAME) != 0 && same_layout_cl(p, s, &slot->value);
         set_layout(&slot->value, cl);
         slot->producer = step;
     }
@@ -298,7 +302,7 @@ static gc_status set_input_layouts(gc_plan *p, gc_step *s, gc_error *err)
         if (s->in[i] < 0 || (s->op->flags & GC_OP_SAME) != 0) {
             continue;
         }
-        bool cl = (s->op->flags & GC_OP_CL) != 0 && i == 0;
+        bool cl = takes_cl(s) && i == 0;
         GC_TRY(in_layout(p, s->in[i], cl, &s->in[i], err));
     }
     return GRADCAM_OK;

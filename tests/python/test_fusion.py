@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""What a step does for the steps after it: numbers are those of the separate steps, seen or unseen."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from one_op import gradcam  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+CHANNELS, SIDE = 40, 17
+
+
+def silu(x):
+    return x * torch.sigmoid(x)
+
+
+# name: nodes after value "h", from it to "y"; and the same in PyTorch
+AFTER = {
+    "silu": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["h", "s"], "y", {})], silu),
+    "silu_swapped": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["s", "h"], "y", {})], silu),
+    "sigmoid": ([("Sigmoid", ["h"], "y", {})], torch.sigmoid),
+    "tanh": ([("Tanh", ["h"], "y", {})], torch.tanh),
+    "hardswish": ([("HardSwish", ["h"], "y", {})], F.hardswish),
+    "gelu": ([("Gelu", ["h"], "y", {})], F.gelu),
+    "gelu_tanh": ([("Gelu", ["h"], "y", {"approximate": "tanh"})], lambda x: F.gelu(x, approximate="tanh")),
+    "relu": ([("Relu", ["h"], "y", {})], F.relu),
+    "gate_of_another": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["s", "x"], "y", {})], None),
+    "read_thrice": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["h", "s"], "m", {}), ("Add", ["m", "h"], "y", {})],
+                    lambda x: silu(x) + x),
+    "square": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["s", "s"], "y", {})], lambda x: torch.sigmoid(x) ** 2),
+    "add_silu": ([("Add", ["h", "x"], "a", {}), ("Sigmoid", ["a"], "s", {}), ("Mul", ["a", "s"], "y", {})], None),
+    "mean": ([("ReduceMean", ["h", "axes"], "y", {"keepdims": 1})], lambda x: x.mean((2, 3), keepdim=True)),
+    "mean_flat": ([("ReduceMean", ["h", "axes"], "y", {"keepdims": 0})], lambda x: x.mean((2, 3))),
+}
+
+
+def first(kind, rng):
+    """The node that makes "h" of "x", its weights, and PyTorch's version: each kind has a kernel of its own."""
+    n = CHANNELS
+    if kind == "BatchNormalization":
+        w = [rng.normal(size=n), rng.normal(size=n), rng.normal(size=n), rng.uniform(0.5, 2, n)]
+        w = [a.astype(np.float32) for a in w]
+        scale, bias, mean, var = map(torch.from_numpy, w)
+        return ({}, w, lambda x: F.batch_norm(x, mean, var, scale, bias))
+    group, side = {"1x1": (1, 1), "depthwise": (n, 3), "winograd": (1, 3), "grouped": (4, 3)}[kind]
+    w = [rng.normal(size=(n, n // group, side, side)) / side, rng.normal(size=n)]
+    w = [a.astype(np.float32) for a in w]
+    attrs = {"group": group, "pads": [side // 2] * 4}
+    return attrs, w, lambda x: F.conv2d(x, *map(torch.from_numpy, w), padding=side // 2, groups=group)
+
+
+def model(kind, attrs, weights, nodes):
+    op = kind if kind == "BatchNormalization" else "Conv"
+    names = [f"w{i}" for i in range(len(weights))]
+    made = [helper.make_node(op, ["x", *names], ["h"], **attrs)]
+    made += [helper.make_node(o, i, [out], **a) for o, i, out, a in nodes]
+    constants = [numpy_helper.from_array(w, name) for w, name in zip(weights, names, strict=True)]
+    constants.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, CHANNELS, None, None])
+    graph = helper.make_graph(made, "g", [x], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
+
+
+def largest(a, b, size=0.0):
+    """The largest difference, relative to the largest of b and `size`, the size of what b was made of."""
+    return np.abs(a - b).max() / max(np.abs(b).max(), size)
+
+
+@pytest.mark.parametrize("kind", ["1x1", "depthwise", "winograd", "grouped", "BatchNormalization"])
+@pytest.mark.parametrize("after", AFTER)
+def test_fused(kind, after):
+    rng = np.random.default_rng(7)
+    attrs, weights, fn = first(kind, rng)
+    nodes, then = AFTER[after]
+    x = rng.normal(size=(2, CHANNELS, SIDE, SIDE)).astype(np.float32)
+    tx = torch.from_numpy(x).double().requires_grad_()
+    h = fn(tx.float()).double()
+    if after == "gate_of_another":
+        y = torch.sigmoid(h) * tx
+    else:
+        y = silu(h + tx) if after == "add_silu" else then(h)
+    seed = rng.normal(size=tuple(y.shape)).astype(np.float32)
+    gradient = torch.autograd.grad(y, tx, torch.from_numpy(seed).double())[0].numpy()
+    net = gradcam.Net(model(kind, attrs, weights, nodes))
+    with gradcam.Run(net) as unseen, gradcam.Run(net) as seen, gradcam.Run(net) as back:
+        for run in (unseen, seen, back):
+            run.set_input("x", x)
+        for _, _, out, _ in nodes:
+            seen.watch(out)
+        seen.watch("h")
+        back.watch("x", gradcam.WATCH_GRAD)
+        for run in (unseen, seen, back):
+            run.forward()
+            # what follows h has slopes of about 1 at most, so h's rounding comes through
+            assert largest(run.value("y"), y.detach().numpy(), np.abs(h.detach().numpy()).max()) < 4e-6
+        assert largest(seen.value("h"), h.detach().numpy()) < 4e-6
+        back.backward("y", seed)
+        assert largest(back.gradient("x"), gradient) < 4e-6
+
+
+def test_channels_that_are_seen_keep_their_steps():
+    """Whoever watches the gate gets it, though the pair could be one step."""
+    rng = np.random.default_rng(8)
+    attrs, weights, fn = first("1x1", rng)
+    x = rng.normal(size=(1, CHANNELS, SIDE, SIDE)).astype(np.float32)
+    with gradcam.Run(gradcam.Net(model("1x1", attrs, weights, AFTER["silu"][0]))) as run:
+        run.set_input("x", x)
+        run.watch("s")
+        run.forward()
+        assert largest(run.value("s"), torch.sigmoid(fn(torch.from_numpy(x))).numpy()) < 4e-6
