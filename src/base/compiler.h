@@ -47,8 +47,11 @@
 
 #if defined(__GNUC__)
 #define GC_PREFETCH_WRITE(p) __builtin_prefetch((p), 1)
+/* Into the second cache. */
+#define GC_PREFETCH_AHEAD(p) __builtin_prefetch((p), 0, 2)
 #else
 #define GC_PREFETCH_WRITE(p) ((void)(p))
+#define GC_PREFETCH_AHEAD(p) ((void)(p))
 #endif
 
 /* Unrolls the loop that follows wholly (at most n rounds), so that arrays of

@@ -27,6 +27,7 @@ typedef struct direct {
     int64_t lines_item;
     int64_t n_segments, length;
     int64_t *segments;
+    int64_t panels_ahead; /* to the panel that this thread will likely see next; 0: stay in the cache */
     int32_t panels_inner;
     int32_t flat; /* all places are one line */
     /* for the padded copy */
@@ -127,6 +128,12 @@ static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, i
         int64_t place = pixel + at * dim[2].out_step;
         t->a = from + at * d->row_step;
         t->rows = (int32_t)(end - at);
+        if (d->panels_ahead > 0) {
+            int64_t bytes = d->panel_floats * (int64_t)sizeof(float);
+            int64_t tiles = d->flat ? d->tiles_line : d->lines * d->tiles_line;
+            gc_kern_look_ahead(g->kern, t->b + d->panels_ahead * d->panel_floats, bytes,
+                               d->flat ? i : line * d->tiles_line + i, tiles, t);
+        }
         t->c = d->out + place * g->out_pixel + column;
         if (d->epi->residual != NULL) {
             t->epi.residual = d->epi->residual + place * g->out_pixel + column;
@@ -224,6 +231,9 @@ static gc_status run_items(const gc_ctx *ctx, direct *d)
 {
     cut(d);
     fill_segments(d);
+    if (!d->panels_inner) {
+        d->panels_ahead = d->items_panel > 1 ? 1 : (int64_t)gc_workers(ctx);
+    }
     int64_t items = d->g->groups * d->items_panel * (d->panels_inner ? 1 : d->panels);
     return gc_parallel(ctx, item_task, d, (uint32_t)items);
 }

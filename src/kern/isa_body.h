@@ -130,6 +130,7 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
     V sum[MR][NV];
     ptrdiff_t step = (ptrdiff_t)t->a_step * (ptrdiff_t)sizeof(float);
     const float *b = t->b;
+    const char *ahead = t->ahead;
     GC_UNROLL(16)
     for (int i = 0; i < rows; i++) {
         GC_PREFETCH_WRITE(t->c + i * t->c_step);
@@ -154,6 +155,10 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
             tile_step(sum, a, step, b, 2, rows, nv);
             tile_step(sum, a, step, b, 3, rows, nv);
             b += 4 * nv * VL;
+            GC_KEEP_LOOP
+            for (int64_t line = 0; line < t->ahead_lines; line++, ahead += 64) {
+                GC_PREFETCH_AHEAD(ahead);
+            }
             GC_UNROLL(8)
             for (int i = 0; i < (rows + 2) / 3; i++) {
                 a[i] += 4 * sizeof(float);

@@ -58,3 +58,14 @@ void gc_kern_map_rows(const gc_kern *kern, const gc_epilogue *epi, int64_t rows,
         kern->map(epi->map, n, y + i * step, y + i * step);
     }
 }
+
+void gc_kern_look_ahead(const gc_kern *kern, const float *next, int64_t bytes, int64_t index, int64_t count, gc_tile *t)
+{
+    int64_t steps = t->n_segments * (t->length / 4), lines = bytes / 64,
+            own = 4 * kern->nr * (int64_t)sizeof(float) / 64;
+    t->ahead_lines = (own + count - 1) / count;
+    t->ahead = (const char *)next + 64 * index * steps * t->ahead_lines;
+    if ((index + 1) * steps * t->ahead_lines > lines) {
+        t->ahead_lines = 0;
+    }
+}
