@@ -172,6 +172,7 @@ static gc_status set_output(gc_op_call *c, const gc_conv *v, bool transposed)
         shape[2 + i - v->w.first] = sizes[i];
     }
     GC_TRY(declare_memory(c, v, transposed));
+    c->wide = !transposed;
     c->fuses = transposed ? 0 : GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP;
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, shape);
 }
@@ -208,6 +209,10 @@ static gc_status apply(gc_op_call *c, bool backward, const float *from, float *t
     const float *block = backward ? c->back_packed : c->packed;
     GC_TRY(setup(c, &v));
     bool scatter = is_transposed(c) != backward;
+    if (c->wide && !backward) {
+        v.from_pixel = gc_cl_pixel(c->in[0]);
+        v.to_pixel = gc_cl_pixel(c->out[0]);
+    }
     if (block == NULL) {
         gc_conv_need need;
         GC_TRY(gc_conv_sizes(c, &v, scatter, &need));

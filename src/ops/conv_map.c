@@ -87,8 +87,8 @@ static bool pass_at(const gc_conv *v, bool scatter, int64_t index, gc_gather *g)
     g->groups = v->groups;
     g->in_c = scatter ? v->small_g : v->big_g;
     g->out_c = scatter ? v->big_g : v->small_g;
-    g->in_pixel = scatter ? v->small_c : v->big_c;
-    g->out_pixel = scatter ? v->big_c : v->small_c;
+    g->in_pixel = v->from_pixel > 0 ? v->from_pixel : scatter ? v->small_c : v->big_c;
+    g->out_pixel = v->to_pixel > 0 ? v->to_pixel : scatter ? v->big_c : v->small_c;
     bool any = true;
     for (int i = 0; i < 3; i++) {
         if (scatter) {

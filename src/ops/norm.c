@@ -16,7 +16,8 @@ typedef struct norm_job {
     float *stats; /* aux: mean and 1/deviation in pairs; LRN: the sums */
     float *temp;
     float epsilon, alpha, beta, shift;
-    float lo, hi; /* BatchNormalization: bounds of the result */
+    float lo, hi;           /* BatchNormalization: bounds of the result */
+    int64_t x_step, y_step; /* and floats from pixel to pixel */
     int64_t window;
 } norm_job;
 
@@ -245,6 +246,7 @@ static gc_status batch_infer(gc_op_call *c)
     /* read_sizes limits the elements to 2^40. */
     c->work_bytes = (size_t)values * 2 * sizeof(float);
     c->fuses = trains(c) ? 0 : GC_FUSE_CLIP;
+    c->wide = !trains(c) && !per_element(c) && c->in[0]->ndim >= 3;
     c->aux_bytes = trains(c) ? (size_t)(2 * values + j.images * j.pixels * j.channels) * sizeof(float) : 0;
     return same_output(c);
 }
@@ -256,8 +258,8 @@ static void batch_task(void *task, uint32_t chunk)
     const float *factor = j->temp, *shift = j->temp + n;
     float lo = j->lo, hi = j->hi;
     for (int64_t p = first; p < last; p++) {
-        const float *restrict x = j->x + p * n;
-        float *restrict y = j->y + p * n;
+        const float *restrict x = j->x + p * j->x_step;
+        float *restrict y = j->y + p * j->y_step;
         for (int64_t k = 0; k < n; k++) { /* NaN stays NaN */
             float v = x[k] * factor[k] + shift[k];
             v = v < lo ? lo : v;
@@ -287,6 +289,8 @@ static gc_status batch_run(gc_op_call *c, const float *x, float *y, bool gradien
     j.hi = clips ? c->fusion.hi : INFINITY;
     j.x = x;
     j.y = y;
+    j.x_step = c->wide && !gradient ? gc_cl_pixel(c->in[0]) : n;
+    j.y_step = c->wide && !gradient ? gc_cl_pixel(c->out[0]) : n;
     j.channels = n;
     j.pixels = j.pixels / each * j.images;
     return gc_parallel(c->ctx, batch_task, &j, chunks(j.pixels, ROW_CHUNK));

@@ -75,6 +75,7 @@ struct gc_op_call {
     const void *packed, *back_packed;
     gc_fusion fusion;
     int32_t fuses;          /* set by infer: GC_FUSE_* */
+    int32_t wide;           /* set by infer: forward takes in[0] and out[0] with gaps between pixels */
     int32_t channels_last;  /* set by infer: this call is as if its operator had GC_OP_CL */
     uint32_t keep_in;       /* set by infer: inputs that backward reads besides those of the row */
     int32_t differentiated; /* set before forward: a backward pass may follow */

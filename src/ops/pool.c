@@ -14,13 +14,15 @@ enum { SLICE = 32, ROW_CHUNK = 16, MOST_TAPS = 64 };
 typedef struct pool_job {
     gc_window w;
     int64_t channels, rows; /* rows: window places of all images */
+    int64_t x_step, y_step; /* forward: floats from pixel to pixel */
     const float *x;
     float *y; /* forward: out[0]; backward: grad_out[0] */
     float *dx;
     int32_t *arg;   /* [rows][channels], pixel within the image or -1 */
     int64_t *index; /* output Indices or NULL, row-major */
     const gc_kern *kern;
-    bool back; /* a backward pass will ask where the maxima were */
+    int32_t offsets[MOST_TAPS]; /* pixels from the first tap to each, if they are few */
+    bool back;                  /* a backward pass will ask where the maxima were */
     bool count_pads;
     bool column_major; /* numbering of Indices within an image */
 } pool_job;
@@ -80,6 +82,35 @@ static gc_status set_output(gc_op_call *c, const pool_job *j, int32_t i, gc_dtyp
     return gc_op_set_output(c, i, dtype, c->in[0]->ndim, shape);
 }
 
+/* Forward from in[0] to out[0], which may have gaps between pixels. */
+static void aim(const gc_op_call *c, pool_job *j)
+{
+    j->x = c->in[0]->data;
+    j->y = c->out[0]->data;
+    j->x_step = gc_cl_pixel(c->in[0]);
+    j->y_step = gc_cl_pixel(c->out[0]);
+    const gc_window *w = &j->w;
+    for (int64_t t = 0; t < w->taps && t < MOST_TAPS; t++) {
+        int64_t x = t % w->kernel[2] * w->dilation[2], y = t / w->kernel[2] % w->kernel[1] * w->dilation[1];
+        int64_t z = t / w->kernel[2] / w->kernel[1] * w->dilation[0], pixel = (z * w->in[1] + y) * w->in[2] + x;
+        j->offsets[t] = pixel <= INT32_MAX ? (int32_t)pixel : 0; /* then no window lies inside */
+    }
+}
+
+/* The pixel of the first tap of a window all of whose taps lie inside, else -1. */
+static int64_t first_pixel(const gc_window *w, const int64_t *place)
+{
+    int64_t pixel = 0;
+    for (int i = 0; i < 3; i++) {
+        int64_t at = place[i] * w->stride[i] - w->pad_begin[i];
+        if (at < 0 || at + (w->kernel[i] - 1) * w->dilation[i] >= w->in[i]) {
+            return -1;
+        }
+        pixel = pixel * w->in[i] + at;
+    }
+    return pixel;
+}
+
 /* ---- MaxPool ---- */
 
 /* The number of a pixel in Indices; storage_order 1 counts rows fastest. */
@@ -94,15 +125,15 @@ static int64_t pixel_number(const pool_job *j, int32_t pixel)
     return zyx[0] + in[0] * (zyx[1] + in[1] * zyx[2]);
 }
 
-/* Taps inside the image: where their channels start, and their pixels. */
-static int64_t taps_inside(const pool_job *j, int64_t image, const int64_t *place, int64_t first, const float **from,
-                           int32_t *pixels)
+/* Taps inside the image: where their channels start, and their pixels.  Windows
+   have MOST_TAPS at most. */
+static int64_t taps_inside(const pool_job *j, int64_t image, const int64_t *place, const float **from, int32_t *pixels)
 {
-    int64_t count = 0;
-    for (int64_t tap = first; tap < j->w.taps && count < MOST_TAPS; tap++) {
-        int64_t pixel = gc_window_pixel(&j->w, place, tap);
+    int64_t count = 0, base = first_pixel(&j->w, place);
+    for (int64_t tap = 0; tap < j->w.taps; tap++) {
+        int64_t pixel = base >= 0 ? base + j->offsets[tap] : gc_window_pixel(&j->w, place, tap);
         pixels[count] = (int32_t)pixel;
-        from[count] = j->x + (image * j->w.pixels_in + pixel) * j->channels;
+        from[count] = j->x + (image * j->w.pixels_in + pixel) * j->x_step;
         count += pixel >= 0;
     }
     return count;
@@ -132,7 +163,7 @@ static void max_of_many(const pool_job *j, int64_t image, const int64_t *place, 
     for (int64_t tap = 0; tap < j->w.taps; tap++) {
         int64_t pixel = gc_window_pixel(&j->w, place, tap);
         if (pixel >= 0) {
-            take_max(j->x + (image * j->w.pixels_in + pixel) * j->channels, j->channels, (int32_t)pixel, best, arg);
+            take_max(j->x + (image * j->w.pixels_in + pixel) * j->x_step, j->channels, (int32_t)pixel, best, arg);
         }
     }
 }
@@ -141,7 +172,7 @@ static void max_place(const pool_job *j, int64_t image, const int64_t *place, fl
 {
     const float *from[MOST_TAPS];
     int32_t pixels[MOST_TAPS];
-    int64_t count = j->w.taps <= MOST_TAPS ? taps_inside(j, image, place, 0, from, pixels) : 0;
+    int64_t count = j->w.taps <= MOST_TAPS ? taps_inside(j, image, place, from, pixels) : 0;
     if (count > 0) {
         j->kern->max_taps(from, count, j->channels, best, numbers ? arg : NULL);
         if (numbers) {
@@ -163,7 +194,7 @@ static void max_task(void *task, uint32_t chunk)
     for (int64_t r = first; r < last; r++) {
         int64_t place[3], image = gc_window_split(j->w.out, r, place);
         int32_t *arg = j->arg + r * n;
-        max_place(j, image, place, j->y + r * n, arg, j->index != NULL || j->back);
+        max_place(j, image, place, j->y + r * j->y_step, arg, j->index != NULL || j->back);
         for (int64_t k = 0; j->index && k < n; k++) {
             j->index[(image * n + k) * j->w.pixels_out + r % j->w.pixels_out] = arg[k] < 0
                                                                                     ? -1
@@ -193,6 +224,7 @@ static gc_status max_infer(gc_op_call *c)
     pool_job j;
     GC_TRY(setup(c, &j));
     c->aux_bytes = (size_t)(j.rows * j.channels) * sizeof(int32_t);
+    c->wide = 1;
     GC_TRY(set_output(c, &j, 0, GRADCAM_F32));
     if (c->n_out < 2 || !c->out[1]) {
         return GRADCAM_OK;
@@ -207,8 +239,7 @@ static gc_status max_forward(gc_op_call *c)
     if (!c->out[0]) {
         return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "Indices without the maxima");
     }
-    j.x = c->in[0]->data;
-    j.y = c->out[0]->data;
+    aim(c, &j);
     j.arg = c->aux;
     j.index = c->n_out > 1 && c->out[1] ? c->out[1]->data : NULL;
     j.column_major = gc_attr_int(&c->attrs, "storage_order", 0) != 0;
@@ -261,11 +292,11 @@ static void average_task(void *task, uint32_t chunk)
     int64_t n = j->channels, first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
     for (int64_t r = first; r < last; r++) {
         int64_t place[3], image = gc_window_split(j->w.out, r, place);
-        float *y = j->y + r * n, factor = divisor(j, place);
+        float *restrict y = j->y + r * j->y_step, factor = divisor(j, place);
         memset(y, 0, (size_t)n * sizeof(float));
         for (int64_t tap = 0; tap < j->w.taps; tap++) {
             int64_t pixel = gc_window_pixel(&j->w, place, tap);
-            const float *x = j->x + (image * j->w.pixels_in + pixel) * n;
+            const float *restrict x = j->x + (image * j->w.pixels_in + pixel) * j->x_step;
             for (int64_t k = 0; pixel >= 0 && k < n; k++) {
                 y[k] += x[k];
             }
@@ -297,6 +328,7 @@ static gc_status average_infer(gc_op_call *c)
 {
     pool_job j;
     GC_TRY(setup(c, &j));
+    c->wide = 1;
     return set_output(c, &j, 0, GRADCAM_F32);
 }
 
@@ -304,8 +336,7 @@ static gc_status average_forward(gc_op_call *c)
 {
     pool_job j;
     GC_TRY(setup(c, &j));
-    j.x = c->in[0]->data;
-    j.y = c->out[0]->data;
+    aim(c, &j);
     return gc_parallel(c->ctx, average_task, &j, chunks(j.rows, ROW_CHUNK));
 }
 

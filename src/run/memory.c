@@ -5,6 +5,7 @@
 
 #include "base/size.h"
 #include "run/fuse.h"
+#include "run/join.h"
 
 static gc_tensor *slot_value(gc_plan *p, int32_t slot)
 {
@@ -31,6 +32,12 @@ static void mark_active(gc_plan *p)
             }
         }
     }
+}
+
+/* Where a slot is stored. */
+static gc_block *home(gc_plan *p, gc_slot *s)
+{
+    return s->root >= 0 ? &p->slots[s->root].memory : &s->memory;
 }
 
 static void extend(gc_block *b, int32_t time)
@@ -69,7 +76,7 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
     if (s->fault != 0 || s->unused) {
         return GRADCAM_OK;
     }
-    if (!s->constant && !s->hidden) {
+    if (!s->constant && !s->hidden && s->root < 0) {
         GC_TRY(size_block(p, &s->memory, &s->value, err));
         s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;
     }
@@ -102,7 +109,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
     gc_step *s = &p->steps[index];
     int32_t end = 2 * p->n_steps, back = end - 1 - index;
     if (s->result >= 0) {
-        extend(&p->slots[s->result].memory, index);
+        extend(home(p, &p->slots[s->result]), index);
     }
     for (int32_t i = 0; i < s->call.n_in; i++) {
         gc_slot *slot = s->in[i] < 0 ? NULL : &p->slots[s->in[i]];
@@ -110,7 +117,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
             continue;
         }
         bool kept = s->backward && s->op != NULL && i < 32 && ((s->op->keep_in | s->call.keep_in) >> i & 1u) != 0;
-        extend(&slot->memory, kept ? end : index);
+        extend(home(p, slot), kept ? end : index);
         if (slot->active && s->backward) {
             extend(&slot->grad_memory, back);
             s->temp[i] = slot->grad;
@@ -217,7 +224,10 @@ static void set_pointers(gc_plan *p)
     for (int32_t i = 0; i < p->n_slots; i++) {
         gc_slot *s = &p->slots[i];
         if (!s->constant) {
-            s->value.data = at(p, &s->memory);
+            s->value.data = at(p, home(p, s));
+            if (s->root >= 0) {
+                s->value.data = (float *)s->value.data + s->offset;
+            }
         }
         s->grad.data = at(p, &s->grad_memory);
     }
@@ -240,6 +250,7 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
     size_t most = 2 * (size_t)p->n_slots + 1;
     mark_active(p);
     gc_plan_fuse(p);
+    gc_plan_join(p);
     for (int32_t i = 0; i < p->n_slots; i++) {
         GC_TRY(slot_blocks(p, &p->slots[i], err));
     }

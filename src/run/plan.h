@@ -33,6 +33,10 @@ typedef struct gc_slot {
     int32_t unused;    /* nobody needs it, so nobody computes it */
     int32_t hidden;    /* never stored: an earlier step goes on to its successor */
     int32_t readers;   /* operands of steps, see run/fuse.c */
+    /* See run/join.c: stored in another slot's block, `offset` channels in. */
+    int32_t root; /* or -1 */
+    int32_t writer, last_reader, narrow;
+    int64_t offset;
 } gc_slot;
 
 typedef struct gc_step {

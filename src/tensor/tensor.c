@@ -83,6 +83,12 @@ bool gc_is_cl(const gc_tensor *t)
     return same_order(t, strides);
 }
 
+int64_t gc_cl_pixel(const gc_tensor *t)
+{
+    int64_t step = t->strides[t->ndim - 1], channels = t->shape[1];
+    return step > channels ? step : channels; /* one pixel may have any stride */
+}
+
 bool gc_same_shape(const gc_tensor *a, const gc_tensor *b)
 {
     return a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;

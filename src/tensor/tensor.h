@@ -31,6 +31,8 @@ void gc_cl_strides(int32_t ndim, const int64_t *shape, int64_t *strides);
 /* True when the elements lie in row-major (or channels-last) order without gaps. */
 bool gc_is_row(const gc_tensor *t);
 bool gc_is_cl(const gc_tensor *t);
+/* Elements from pixel to pixel of a tensor that lies channels-last, maybe with gaps. */
+int64_t gc_cl_pixel(const gc_tensor *t);
 bool gc_same_shape(const gc_tensor *a, const gc_tensor *b);
 /* "[1, 3, ?, 224]" for messages, ? for -1, cut off where it does not fit; returns text. */
 enum { GC_SHAPE_TEXT = 96 };

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#include "run/join.h"
+
+#include <string.h>
+
+/* Concat along the channels of values that lie channels-last. */
+static bool is_join(const gc_plan *p, const gc_step *s)
+{
+    if (s->op == NULL || s->call.custom != NULL || s->fused || strcmp(s->op->name, "Concat") != 0 || s->out[0] < 0) {
+        return false;
+    }
+    const gc_tensor *whole = &p->slots[s->out[0]].value;
+    int64_t axis = gc_attr_int(&s->call.attrs, "axis", 1);
+    return (axis == 1 || axis == 1 - whole->ndim) && whole->ndim >= 3 && whole->dtype == GRADCAM_F32 &&
+           gc_is_cl(whole) && !gc_is_row(whole);
+}
+
+/* Who writes and reads each slot, and whether all can do so with gaps between
+   the pixels. */
+static void survey(gc_plan *p)
+{
+    for (int32_t i = 0; i < p->n_slots; i++) {
+        p->slots[i].root = -1;
+        p->slots[i].writer = -1;
+        p->slots[i].last_reader = -1;
+        p->slots[i].narrow = 0;
+    }
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        const gc_step *s = &p->steps[i];
+        if (s->op != NULL && s->result >= 0 && !s->fused) {
+            p->slots[s->result].writer = i;
+        }
+        for (int32_t k = 0; k < s->call.n_in; k++) {
+            if (s->in[k] >= 0) {
+                gc_slot *slot = &p->slots[s->in[k]];
+                slot->last_reader = i;
+                slot->narrow = slot->narrow || !(is_join(p, s) || (s->call.wide && k == 0));
+            }
+        }
+    }
+}
+
+/* Its storage may be somewhere else, with gaps. */
+static bool movable(const gc_slot *slot)
+{
+    return !slot->narrow && !slot->kept && !slot->active && !slot->constant && !slot->hidden && !slot->unused &&
+           slot->fault == 0 && slot->other < 0 && slot->root < 0;
+}
+
+/* The part may be written where it belongs in the whole, which the step `index`
+   completes.  Whoever sees the whole may change it: then nobody may read the part
+   afterwards. */
+static bool fits(const gc_plan *p, const gc_slot *part, const gc_slot *whole, int32_t index)
+{
+    const gc_step *writer = part->writer < 0 ? NULL : &p->steps[part->writer];
+    return movable(part) && writer != NULL && writer->call.wide && writer->residual < 0 && gc_is_cl(&part->value) &&
+           (!whole->kept || part->last_reader <= index);
+}
+
+static void place(gc_slot *part, const gc_tensor *home, int32_t root, int64_t offset)
+{
+    part->root = root;
+    part->offset = offset;
+    memcpy(part->value.strides, home->strides, sizeof home->strides);
+}
+
+/* All inputs are neighbours within one root already: so is the output. */
+static bool inherit(gc_plan *p, const gc_step *s)
+{
+    gc_slot *out = &p->slots[s->out[0]];
+    const gc_slot *first = s->in[0] < 0 ? NULL : &p->slots[s->in[0]];
+    if (first == NULL || first->root < 0 || !movable(out)) {
+        return false;
+    }
+    int64_t at = first->offset;
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        const gc_slot *part = s->in[i] < 0 ? NULL : &p->slots[s->in[i]];
+        if (part == NULL || part->root != first->root || part->offset != at) {
+            return false;
+        }
+        at += part->value.shape[1];
+    }
+    place(out, &p->slots[first->root].value, first->root, first->offset);
+    return true;
+}
+
+/* The longest of nested outputs come last, so they are looked at first. */
+void gc_plan_join(gc_plan *p)
+{
+    survey(p);
+    for (int32_t index = p->n_steps - 1; index >= 0; index--) {
+        gc_step *s = &p->steps[index];
+        if (!is_join(p, s) || inherit(p, s) || p->slots[s->out[0]].root >= 0) {
+            continue;
+        }
+        const gc_slot *whole = &p->slots[s->out[0]];
+        int64_t at = 0;
+        for (int32_t i = 0; i < s->call.n_in; i++) {
+            gc_slot *part = s->in[i] < 0 ? NULL : &p->slots[s->in[i]];
+            if (part != NULL && fits(p, part, whole, index)) {
+                place(part, &whole->value, s->out[0], at);
+            }
+            at += part != NULL ? part->value.shape[1] : 0;
+        }
+    }
+}
