@@ -231,12 +231,13 @@ static gc_status forward(gc_op_call *c)
 static gc_status backward(gc_op_call *c)
 {
     gc_conv v;
+    GC_TRY(setup(c, &v));
     if (c->grad_in[0]) {
-        GC_TRY(apply(c, true, c->grad_out[0]->data, c->grad_in[0]->data));
+        bool sparse = !is_transposed(c) && gc_conv_is_sparse(&v, c->grad_out[0]->data);
+        GC_TRY(sparse ? gc_conv_sparse_backward(c, &v) : apply(c, true, c->grad_out[0]->data, c->grad_in[0]->data));
     }
     if (c->grad_in[1]) {
         const float *x = c->in[0]->data, *dy = c->grad_out[0]->data;
-        GC_TRY(setup(c, &v));
         GC_TRY(is_transposed(c) ? gc_conv_weight_gradient(c, &v, dy, x) : gc_conv_weight_gradient(c, &v, x, dy));
     }
     if (c->n_in > 2 && c->grad_in[2]) {

@@ -34,6 +34,13 @@ gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bo
 gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forward, const float *from,
                         const float *block, float *to, float *scratch);
 
+/* ---- conv_sparse.c ---- */
+
+/* A 1x1 convolution at stride 1, of whose gradient an eighth at most is not zero. */
+bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output);
+/* Writes grad_in[0] of such a one from the unpacked weights. */
+gc_status gc_conv_sparse_backward(const gc_op_call *c, const gc_conv *v);
+
 /* ---- conv_weights.c: for weights and a bias that are no constants ---- */
 
 /* Floats of scratch that gc_conv_weight_gradient needs. */

@@ -111,3 +111,73 @@ def test_channels_that_are_seen_keep_their_steps():
         run.watch("s")
         run.forward()
         assert largest(run.value("s"), torch.sigmoid(fn(torch.from_numpy(x))).numpy()) < 4e-6
+
+
+# ---- concatenation along channels, whose inputs are written in place ----
+
+
+def dense_block(extra=()):
+    """As in DenseNet: every layer reads all that came before; names of its values, the model."""
+    rng = np.random.default_rng(9)
+    nodes, constants = [], []
+    nodes.append(helper.make_node("MaxPool", ["x"], ["f0"], kernel_shape=[2, 2], strides=[2, 2]))
+    for i in range(1, 4):
+        inputs, joined = [f"f{k}" for k in range(i)], f"c{i}"
+        nodes.append(helper.make_node("Concat", inputs, [joined], axis=1))
+        channels = CHANNELS + 16 * (i - 1)
+        for name, shape in ((f"s{i}", (channels,)), (f"b{i}", (channels,)), (f"w{i}", (16, channels, 3, 3))):
+            constants.append(numpy_helper.from_array((rng.normal(size=shape) / 5).astype(np.float32), name))
+        constants.append(numpy_helper.from_array(np.ones(channels, np.float32), f"v{i}"))
+        nodes.append(helper.make_node("BatchNormalization", [joined, f"s{i}", f"b{i}", f"b{i}", f"v{i}"], [f"n{i}"]))
+        nodes.append(helper.make_node("Relu", [f"n{i}"], [f"r{i}"]))
+        nodes.append(helper.make_node("Conv", [f"r{i}", f"w{i}"], [f"f{i}"], pads=[1] * 4))
+    nodes.append(helper.make_node("Concat", ["f0", "f1", "f2", "f3"], ["c4"], axis=1))
+    nodes.append(helper.make_node("AveragePool", ["c4"], ["y"], kernel_shape=[2, 2], strides=[2, 2]))
+    nodes += [helper.make_node(op, [name], [out]) for op, name, out in extra]
+    outputs = ["y", *(out for _, _, out in extra)]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, CHANNELS, None, None])
+    graph = helper.make_graph(nodes, "g", [x], [helper.make_tensor_value_info(o, TensorProto.FLOAT, None)
+                                                for o in outputs], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
+
+
+def all_values(model, x, watched, gradient_of="x"):
+    with gradcam.Run(gradcam.Net(model)) as run:
+        run.set_input("x", x)
+        for name in watched:
+            run.watch(name)
+        if gradient_of:
+            run.watch(gradient_of, gradcam.WATCH_GRAD)
+        run.forward()
+        return {name: run.value(name).copy() for name in [*watched, "y"]}, run.arena_bytes
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_joined_values_are_those_of_the_copying_plan(batch):
+    """A gradient at x makes every part its own; who watches a value in the middle ends its joint storage."""
+    x = np.random.default_rng(10).normal(size=(batch, CHANNELS, 12, 20)).astype(np.float32)
+    model = dense_block()
+    names = [f"{kind}{i}" for i in range(1, 4) for kind in "cnrf"] + ["f0", "c4"]
+    expected, copied = all_values(model, x, names)
+    joined, kept = all_values(model, x, [], None)
+    assert np.array_equal(joined["y"], expected["y"]) and kept < copied
+    for name in names:
+        got, _ = all_values(model, x, [name], None)
+        assert np.array_equal(got[name], expected[name]) and np.array_equal(got["y"], expected["y"]), name
+
+
+def test_a_part_that_is_read_later_survives_a_hook_on_the_whole():
+    x = np.random.default_rng(11).normal(size=(1, CHANNELS, 12, 12)).astype(np.float32)
+    model = dense_block(extra=[("Identity", "f3", "late"), ("Relu", "f2", "other")])
+    with gradcam.Run(gradcam.Net(model)) as run:
+        run.set_input("x", x)
+        run.watch("f3")
+        run.forward()
+        f3 = run.value("f3").copy()
+    with gradcam.Run(gradcam.Net(model)) as run:
+        run.set_input("x", x)
+        run.on_forward("c4", lambda name, a: a * 0, write=True)
+        run.forward()
+        assert not run.value("y").any()
+        assert np.array_equal(run.value("late"), f3)
+        assert run.value("other").any()

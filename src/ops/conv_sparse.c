@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* The gradient of a 1x1 convolution when most of grad_output is zero, as behind
+   the pooling of a classifier that is a convolution: one class has a gradient,
+   the other channels are dead. */
+#include <string.h>
+
+#include "ops/conv.h"
+
+enum { ROW_CHUNK = 16, SPARSE = 8 };
+
+typedef struct sparse_job {
+    const gc_conv *v;
+    const float *dy, *weights; /* weights [small_c][big_c] */
+    float *dx;
+    int64_t rows;
+} sparse_job;
+
+static bool is_pointwise(const gc_conv *v)
+{
+    bool plain = v->groups == 1 && v->w.taps == 1;
+    for (int i = 0; i < 3; i++) {
+        plain = plain && v->w.stride[i] == 1 && v->w.pad_begin[i] == 0 && v->w.in[i] == v->w.out[i];
+    }
+    return plain;
+}
+
+bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output)
+{
+    int64_t n = v->w.images * v->w.pixels_out * v->small_c, live = 0;
+    for (int64_t i = 0; is_pointwise(v) && i < n; i++) {
+        live += grad_output[i] != 0.0f;
+    }
+    return is_pointwise(v) && live <= n / SPARSE;
+}
+
+/* dx[pixel] = sum of dy[pixel][k] weights[k] over the live channels k. */
+static void rows_task(void *task, uint32_t chunk)
+{
+    const sparse_job *j = task;
+    int64_t in = j->v->big_c, out = j->v->small_c, first = (int64_t)chunk * ROW_CHUNK;
+    int64_t last = first + ROW_CHUNK < j->rows ? first + ROW_CHUNK : j->rows;
+    for (int64_t r = first; r < last; r++) {
+        memset(j->dx + r * in, 0, (size_t)in * sizeof(float));
+        j->v->kern->axpys(j->dy + r * out, 1, j->weights, in, out, in, j->dx + r * in);
+    }
+}
+
+gc_status gc_conv_sparse_backward(const gc_op_call *c, const gc_conv *v)
+{
+    sparse_job j = {v, c->grad_out[0]->data, c->in[1]->data, c->grad_in[0]->data, v->w.images * v->w.pixels_out};
+    return gc_parallel(c->ctx, rows_task, &j, (uint32_t)((j.rows + ROW_CHUNK - 1) / ROW_CHUNK));
+}
