@@ -504,7 +504,30 @@ TARGET static void depthwise_channels(const gc_depthwise *d, int64_t c)
     }
 }
 
-/* The last vector overlaps the one before it: the same values twice. */
+/* Channels behind the last whole vector, one by one. */
+TARGET static void depthwise_rest(const gc_depthwise *d, int64_t x)
+{
+    for (int64_t c = d->channels / VL * VL; c < d->channels; c++) {
+        float sum = d->epi.bias != NULL ? d->epi.bias[c] : 0.0f;
+        for (int64_t i = 0; i < (int64_t)d->taps_y * d->taps_x; i++) {
+            int64_t r = i / d->taps_x, k = i % d->taps_x;
+            const float *from = d->lines[r];
+            if (from != NULL) {
+                sum += from[(x * d->stride + k * d->dilation) * d->pixel + c] *
+                       d->weights[r * d->weights_line + k * d->channels + c];
+            }
+        }
+        sum += d->to[x * d->to_pixel + c];
+        if ((d->epi.flags & GC_EPI_CLIP) != 0) {
+            sum = sum < d->epi.lo ? d->epi.lo : sum;
+            sum = d->epi.hi < sum ? d->epi.hi : sum;
+        }
+        d->to[x * d->to_pixel + c] = sum;
+    }
+}
+
+/* The last vector overlaps the one before it: the same values twice, but not
+   where they are added to what was there. */
 TARGET static void depthwise(const gc_depthwise *d)
 {
     int64_t wide = d->width == 1 ? d->channels / (DW_WIDTH * VL) * (DW_WIDTH * VL) : 0;
@@ -514,7 +537,11 @@ TARGET static void depthwise(const gc_depthwise *d)
     for (int64_t c = wide; c + VL <= d->channels; c += VL) {
         depthwise_channels(d, c);
     }
-    if (d->channels % VL != 0) {
+    if (d->channels % VL != 0 && d->epi.residual == d->to) {
+        for (int64_t x = 0; x < d->width; x++) {
+            depthwise_rest(d, x);
+        }
+    } else if (d->channels % VL != 0) {
         depthwise_channels(d, d->channels - VL);
     }
 }
@@ -614,7 +641,7 @@ TARGET static void axpys(const float *factor, int64_t factor_step, const float *
 /* ---- functions of one value; polynomials fitted to the relative error ---- */
 
 /* 2^n (1 + r + r^2 q(r)) with y = n ln 2 + r; relative error below 2^-22 for
-   -87.3 <= y <= 88.72283. */
+   -86.98 <= y <= 88.72283, zero for smaller y. */
 TARGET static GC_ALWAYS_INLINE V exp_inside(V y)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the rounded n */
@@ -629,7 +656,7 @@ TARGET static GC_ALWAYS_INLINE V exp_inside(V y)
     return (q * r * r + r + BC(1.0f)) * POW2(t) * BC(2.0f); /* 2^(n - 1) is finite for the largest n */
 }
 
-/* Below lie denormals, taken as zero; above infinity. */
+/* Below lie denormals and what is next to them, taken as zero; above infinity. */
 TARGET static GC_ALWAYS_INLINE V exp_of(V x)
 {
     V e = exp_inside(clip(x, BC(-87.3f), BC(88.72283f)));

@@ -59,7 +59,8 @@ typedef struct gc_wino_tile {
 /* One line of a depthwise convolution, channels >= vl:
    to[x * to_pixel + c] = sum over taps (r, k) of
        lines[r][(x * stride + k * dilation) * pixel + c] * weights[r * weights_line + k * channels + c]
-   for x < width; lines[r] is NULL where the line is padding. */
+   for x < width; lines[r] is NULL where the line is padding.  The residual may
+   be `to` itself. */
 typedef struct gc_depthwise {
     const float *const *lines;
     const float *weights;
@@ -70,8 +71,9 @@ typedef struct gc_depthwise {
     gc_epilogue epi;
 } gc_depthwise;
 
-/* Functions of one value; relative error below 4e-7, where the result is not
-   denormal (HARD_SWISH: of x, as it is rounded before its factor is clipped). */
+/* Functions of one value; the error is below 4e-7 of the result plus 2^-119.
+   HARD_SWISH and GELU of a negative x: 4e-7 of x, as they are rounded before their
+   factor is clipped or near zero. */
 enum { GC_MAP_EXP, GC_MAP_SIGMOID, GC_MAP_SILU, GC_MAP_TANH, GC_MAP_ERF, GC_MAP_GELU, GC_MAP_HARD_SWISH };
 
 typedef struct gc_kern {
