@@ -72,10 +72,16 @@ $(B)/examples/hooks: docs/examples/hooks.cpp $(B)/libgradcam.a
 	@mkdir -p $(@D)
 	$(CXX) -std=c++11 $(filter-out -std=%,$(WARN)) $(CXXFLAGS) -Iinclude -o $@ $< $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
 
-tests: $(TESTS) $(EXAMPLES)
+# Every kernel against sums in double; `$(B)/tests/kern --time` is its other use.
+KERN_SRC := $(shell sh src/sources.sh kern)
+$(B)/tests/kern: $(KERN_SRC) $(wildcard tests/kern/*.h tests/bench/peak*.h) $(B)/libgradcam.a
+	@mkdir -p $(@D)
+	$(CC) $(GC_CFLAGS) -Itests/bench -o $@ $(KERN_SRC) $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
+
+tests: $(TESTS) $(EXAMPLES) $(B)/tests/kern
 
 check: all tests $(B)/bench
-	@sh tests/check.sh $(B) $(TESTS)
+	@sh tests/check.sh $(B) $(TESTS) $(B)/tests/kern
 
 # Every network through every exporter of PyTorch, as a table.
 check-long: all

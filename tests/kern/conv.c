@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/* Whole convolutions by every method that fits: weights are packed, one gather
+   is run, every float of the output is looked at. */
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kern/conv.h"
+
+typedef struct conv {
+    gc_gather g;
+    gc_conv_weights w;
+    gc_epilogue epi;
+    const float *in;
+    int64_t in_pixels, out_pixels, out_floats;
+} conv;
+
+/* ---- what may be asked for ---- */
+
+/* One dimension: a forward pass, or one residue of a gradient with a stride. */
+static void choose_dim(gc_conv_dim *d, int64_t *kernel)
+{
+    memset(d, 0, sizeof *d);
+    bool forward = check_chance(2);
+    d->in = check_between(1, 11);
+    d->stride = check_between(1, forward ? 3 : 1);
+    d->dilation = check_between(1, check_chance(2) ? 1 : 3);
+    d->taps = check_between(1, check_chance(5) ? 7 : 3);
+    d->pad = check_between(-3, d->taps * d->dilation + 1);
+    d->places = check_between(1, 9);
+    int64_t step = forward ? 1 : check_between(1, 3), first = check_between(0, step - 1);
+    d->tap_step = forward ? 1 : -step;
+    *kernel = first + (d->taps - 1) * step + 1 + check_between(0, forward ? 0 : step - 1);
+    d->tap_first = forward ? 0 : first + (d->taps - 1) * step;
+    if (check_chance(2)) { /* no padding in any place: the image is read where it lies */
+        d->pad = check_between(-2, 0);
+        d->in = (d->places - 1) * d->stride + (d->taps - 1) * d->dilation + 1 - d->pad + check_between(0, 2);
+    }
+    d->out_step = forward ? 1 : check_between(1, 3);
+    d->out_first = check_between(0, d->out_step - 1);
+    d->out = d->out_first + (d->places - 1) * d->out_step + 1 + check_between(0, d->out_step - 1);
+}
+
+static void no_dim(gc_conv_dim *d, int64_t *kernel)
+{
+    static const gc_conv_dim none = {1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 1};
+    *d = none;
+    *kernel = 1;
+}
+
+static void choose_sizes(conv *c, bool depthwise)
+{
+    gc_gather *g = &c->g;
+    int64_t rank = check_between(1, 3), vl = g->kern->vl;
+    for (int i = 0; i < 3; i++) {
+        if (i < 3 - rank) {
+            no_dim(&g->dim[i], &c->w.kernel[i]);
+        } else {
+            choose_dim(&g->dim[i], &c->w.kernel[i]);
+        }
+    }
+    if (check_chance(8)) { /* 1 x 1: all images are one line */
+        for (int i = 0; i < 3; i++) {
+            no_dim(&g->dim[i], &c->w.kernel[i]);
+            g->dim[i].in = g->dim[i].places = g->dim[i].out = i < 3 - rank ? 1 : check_between(1, 6);
+        }
+    }
+    if (depthwise && check_chance(12)) { /* more lines of taps than are summed at once */
+        gc_conv_dim *d = &g->dim[1];
+        no_dim(d, &c->w.kernel[1]);
+        d->in = 40;
+        d->taps = c->w.kernel[1] = check_between(33, 70);
+        d->pad = check_between(0, 40);
+        d->places = d->out = 3;
+    }
+    g->images = check_between(1, 3);
+    g->groups = depthwise ? check_between(vl, 3 * vl + 1) : check_between(1, check_chance(2) ? 1 : 4);
+    g->in_c = depthwise ? 1 : check_between(1, check_chance(3) ? 40 : 9);
+    g->out_c = depthwise ? 1 : check_between(1, check_chance(3) ? 2 * g->kern->nr + 3 : g->kern->nr);
+}
+
+/* 3 x 3 taps at stride 1, whole vectors of channels. */
+static void choose_winograd(conv *c)
+{
+    gc_gather *g = &c->g;
+    int64_t vl = g->kern->vl;
+    no_dim(&g->dim[0], &c->w.kernel[0]);
+    for (int i = 1; i < 3; i++) {
+        gc_conv_dim *d = &g->dim[i];
+        no_dim(d, &c->w.kernel[i]);
+        d->in = check_between(1, 20);
+        d->taps = c->w.kernel[i] = 3;
+        d->pad = check_between(-1, 2);
+        d->places = d->out = check_between(1, 18);
+        d->tap_step = check_chance(2) ? 1 : -1;
+        d->tap_first = d->tap_step > 0 ? 0 : 2;
+    }
+    g->images = check_between(1, 3);
+    g->groups = 1;
+    g->in_c = (32 + vl - 1) / vl * vl + vl * check_between(0, 2);
+    g->out_c = (32 + vl - 1) / vl * vl + vl * check_between(0, 3);
+}
+
+/* Memory as tight as the contract allows. */
+static void make_operands(conv *c)
+{
+    gc_gather *g = &c->g;
+    const gc_conv_dim *d = g->dim;
+    int64_t taps = c->w.kernel[0] * c->w.kernel[1] * c->w.kernel[2], channels = g->groups * g->out_c;
+    g->in_pixel = g->groups * g->in_c + (check_chance(2) ? 0 : check_between(1, 9));
+    g->out_pixel = channels + (check_chance(2) ? 0 : check_between(1, 9));
+    c->in_pixels = g->images * d[0].in * d[1].in * d[2].in;
+    c->out_pixels = g->images * d[0].out * d[1].out * d[2].out;
+    c->out_floats = (c->out_pixels - 1) * g->out_pixel + channels;
+    c->in = check_random_buffer((c->in_pixels - 1) * g->in_pixel + g->groups * g->in_c);
+    bool transposed = check_chance(2);
+    c->w.group = g->out_c * g->in_c * taps;
+    c->w.column_step = transposed ? taps : g->in_c * taps;
+    c->w.channel_step = transposed ? g->out_c * taps : taps;
+    c->w.data = check_random_buffer(g->groups * c->w.group);
+    check_epilogue(&c->epi, gc_conv_bias_floats(g), c->out_floats, NULL);
+    if (check_chance(4)) {
+        c->epi.flags |= GC_EPI_MAP;
+        c->epi.map = (int32_t)check_between(GC_MAP_SIGMOID, GC_MAP_HARD_SWISH);
+    }
+}
+
+/* ---- what must come out ---- */
+
+/* The place of an output coordinate, or -1 where the gather writes nothing. */
+static int64_t place_of(const gc_conv_dim *d, int64_t out)
+{
+    int64_t at = out - d->out_first;
+    return at < 0 || at % d->out_step != 0 || at / d->out_step >= d->places ? -1 : at / d->out_step;
+}
+
+static double term(const conv *c, const int64_t *at, int64_t image, int64_t column, int64_t channel, int64_t tap)
+{
+    const gc_gather *g = &c->g;
+    int64_t pixel = image, number = 0, group = column / g->out_c;
+    int64_t taps[3] = {tap / g->dim[2].taps / g->dim[1].taps, tap / g->dim[2].taps % g->dim[1].taps,
+                       tap % g->dim[2].taps};
+    for (int i = 0; i < 3; i++) {
+        const gc_conv_dim *d = &g->dim[i];
+        int64_t x = at[i] * d->stride + taps[i] * d->dilation - d->pad;
+        if (x < 0 || x >= d->in) {
+            return 0.0;
+        }
+        pixel = pixel * d->in + x;
+        number = number * c->w.kernel[i] + d->tap_first + taps[i] * d->tap_step;
+    }
+    return (double)c->in[pixel * g->in_pixel + group * g->in_c + channel] *
+           (double)c->w
+               .data[group * c->w.group + column % g->out_c * c->w.column_step + channel * c->w.channel_step + number];
+}
+
+static double plain_sum(const conv *c, const int64_t *at, int64_t image, int64_t column, double *size)
+{
+    const gc_gather *g = &c->g;
+    double sum = 0.0;
+    *size = 0.0;
+    for (int64_t tap = 0; tap < g->dim[0].taps * g->dim[1].taps * g->dim[2].taps; tap++) {
+        for (int64_t channel = 0; channel < g->in_c; channel++) {
+            double product = term(c, at, image, column, channel, tap);
+            sum += product;
+            *size += fabs(product);
+        }
+    }
+    return sum;
+}
+
+/* Winograd's sum with every term by its magnitude: A (G|g|G . B|d|B) A of the
+   tile that holds place `at`.  Transforms of the weights do not hang on it, but
+   the sizes here are small. */
+static double wino_size(const conv *c, const check_wino *w, const int64_t *at, int64_t image, int64_t column)
+{
+    const gc_gather *g = &c->g;
+    double sum = 0.0;
+    int64_t y0 = at[1] / w->m * w->m - g->dim[1].pad, x0 = at[2] / w->m * w->m - g->dim[2].pad;
+    double left[6], right[6];
+    for (int i = 0; i < w->size; i++) {
+        left[i] = fabs(w->out[at[1] % w->m][i]);
+        right[i] = fabs(w->out[at[2] % w->m][i]);
+    }
+    for (int64_t channel = 0; channel < g->in_c; channel++) {
+        double d[6][6], half[6][6], t[6][3];
+        for (int i = 0; i < w->size * w->size; i++) {
+            int64_t y = y0 + i / w->size, x = x0 + i % w->size;
+            bool inside = y >= 0 && y < g->dim[1].in && x >= 0 && x < g->dim[2].in;
+            int64_t pixel = (image * g->dim[1].in + y) * g->dim[2].in + x;
+            d[i / w->size][i % w->size] = inside ? fabs((double)c->in[pixel * g->in_pixel + channel]) : 0.0;
+        }
+        for (int i = 0; i < w->size; i++) {
+            for (int x = 0; x < w->size; x++) {
+                half[i][x] = 0.0;
+                for (int y = 0; y < w->size; y++) {
+                    half[i][x] += fabs(w->in[i][y]) * d[y][x];
+                }
+            }
+            for (int x = 0; x < 3; x++) {
+                t[i][x] = 0.0;
+                for (int y = 0; y < 3; y++) {
+                    int64_t tap = (g->dim[1].tap_first + y * g->dim[1].tap_step) * 3 + g->dim[2].tap_first +
+                                  x * g->dim[2].tap_step;
+                    t[i][x] += fabs(w->weights[i][y] *
+                                    (double)c->w.data[column * c->w.column_step + channel * c->w.channel_step + tap]);
+                }
+            }
+        }
+        for (int i = 0; i < w->size; i++) {
+            for (int j = 0; j < w->size; j++) {
+                double v = 0.0, u = 0.0;
+                for (int x = 0; x < w->size; x++) {
+                    v += half[i][x] * fabs(w->in[j][x]);
+                }
+                for (int x = 0; x < 3; x++) {
+                    u += t[i][x] * fabs(w->weights[j][x]);
+                }
+                sum += left[i] * u * v * right[j];
+            }
+        }
+    }
+    return sum;
+}
+
+/* Roundings besides those of the sum over channels: 3 transforms of two passes
+   with at most 4 each, the constants of that of the weights, bias, residual. */
+enum { WINO_ROUNDINGS = 28 };
+
+static bool good(const conv *c, const check_wino *w, const float *out, int64_t pixel, int64_t column)
+{
+    const gc_gather *g = &c->g;
+    int64_t at[3], rest = pixel, index = pixel * g->out_pixel + column;
+    for (int i = 2; i >= 0; i--) {
+        at[i] = place_of(&g->dim[i], rest % g->dim[i].out);
+        rest /= g->dim[i].out;
+    }
+    if (column >= g->groups * g->out_c || at[0] < 0 || at[1] < 0 || at[2] < 0) {
+        return check_is_marked(out[index]);
+    }
+    double size, terms = (double)(g->dim[0].taps * g->dim[1].taps * g->dim[2].taps * g->in_c + 2);
+    double want = plain_sum(c, at, rest, column, &size);
+    if (w != NULL) {
+        size = wino_size(c, w, at, rest, column);
+        terms = (double)(g->in_c + WINO_ROUNDINGS);
+    }
+    want = check_finish(&c->epi, want, column, index, &size);
+    return (c->epi.flags & GC_EPI_MAP) != 0 ? check_near_mapped(c->epi.map, out[index], want, terms, size)
+                                            : check_near(out[index], want, terms, size);
+}
+
+static const char *const names[] = {"direct", "wino4", "wino2", "depthwise"};
+
+static void describe(const conv *c, gc_conv_method method, int32_t workers)
+{
+    const gc_gather *g = &c->g;
+    char dims[300];
+    size_t used = 0;
+    for (int i = 0; i < 3; i++) {
+        const gc_conv_dim *d = &g->dim[i];
+        used += (size_t)snprintf(dims + used, sizeof dims - used, " %d>%d k%d s%d d%d p%d o%d+%d", (int)d->in,
+                                 (int)d->places, (int)d->taps, (int)d->stride, (int)d->dilation, (int)d->pad,
+                                 (int)d->out_first, (int)d->out_step);
+    }
+    check_case("%s, %d workers, %d images, %d groups, %d>%d channels,%s", names[method], (int)workers, (int)g->images,
+               (int)g->groups, (int)g->in_c, (int)g->out_c, dims);
+}
+
+static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, int32_t workers, float *out)
+{
+    int64_t packed_floats = gc_conv_packed(&c->g, method), scratch = gc_conv_scratch(&c->g, method, workers);
+    check_that(packed_floats >= 0 && scratch >= 0, "sizes");
+    float *packed = check_buffer(packed_floats, 1), *work = check_buffer(scratch, 2);
+    gc_status s = gc_conv_pack(ctx, &c->g, method, &c->w, packed);
+    return s ? s : gc_conv_run(ctx, &c->g, method, c->in, packed, &c->epi, out, work, workers);
+}
+
+static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method)
+{
+    conv c;
+    check_wino w;
+    bool wino = method == GC_CONV_WINO4 || method == GC_CONV_WINO2;
+    int64_t wrong = 0;
+    memset(&c, 0, sizeof c);
+    c.g.kern = gc_kern_of(one_worker);
+    if (wino) {
+        choose_winograd(&c);
+        check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w);
+    } else {
+        choose_sizes(&c, method == GC_CONV_DEPTHWISE);
+    }
+    describe(&c, method, 3);
+    make_operands(&c);
+    float *out = check_marked_buffer(c.out_floats), *again = check_marked_buffer(c.out_floats);
+    check_that(run(one_worker, &c, method, 1, out) == GRADCAM_OK, "fails");
+    for (int64_t i = 0; i < c.out_floats; i++) {
+        wrong += !good(&c, wino ? &w : NULL, out, i / c.g.out_pixel, i % c.g.out_pixel);
+    }
+    check_that(wrong == 0, "wrong numbers");
+    check_that(run(many, &c, method, 3, again) == GRADCAM_OK, "fails with three workers");
+    check_that(memcmp(out, again, (size_t)c.out_floats * sizeof *out) == 0, "three workers give other bits than one");
+    check_intact();
+}
+
+void check_conv(const gc_ctx *one_worker, const gc_ctx *many)
+{
+    for (int i = 0; i < check_rounds(600); i++) {
+        one(one_worker, many, GC_CONV_DIRECT);
+    }
+    for (int i = 0; i < check_rounds(300); i++) {
+        one(one_worker, many, GC_CONV_DEPTHWISE);
+    }
+    for (int i = 0; i < check_rounds(5) && gc_kern_of(one_worker)->vl > 1; i++) {
+        one(one_worker, many, GC_CONV_WINO4);
+        one(one_worker, many, GC_CONV_WINO2);
+    }
+}
