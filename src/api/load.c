@@ -101,7 +101,7 @@ gc_status gc_net_load_reader(gc_ctx *ctx, const gc_reader *reader, const gc_load
         return gc_fail(err, GRADCAM_E_INVALID, "gc_reader: read_at and size must not be NULL");
     }
     GC_TRY(reader_size(&r, o.max_bytes, &size, err));
-    data = gc_mem_alloc(ctx, size + 1, 1);
+    data = gc_mem_alloc_raw(ctx, size + 1, 1);
     if (!data) {
         return GC_NOMEM(err);
     }

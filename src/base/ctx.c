@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/abi.h"
+#include "base/huge.h"
 #include "base/pool.h"
 #include "base/status.h"
 
@@ -23,6 +24,7 @@ static void *default_alloc(void *user, size_t size, size_t align)
     if (raw == NULL) {
         return NULL;
     }
+    gc_huge_advise(raw, size + align);
     /* The distance back to the malloc block sits just before the result. */
     size_t shift = align - (size_t)((uintptr_t)raw % align);
     unsigned char *p = (unsigned char *)raw + shift;
@@ -39,7 +41,7 @@ static void default_release(void *user, void *ptr, size_t size, size_t align)
     free(p - p[-1]);
 }
 
-void *gc_mem_alloc(gc_ctx *ctx, size_t count, size_t size)
+void *gc_mem_alloc_raw(gc_ctx *ctx, size_t count, size_t size)
 {
     if (size != 0 && count > (SIZE_MAX - 2 * GC_MEM_ALIGN) / size) {
         return NULL;
@@ -49,9 +51,17 @@ void *gc_mem_alloc(gc_ctx *ctx, size_t count, size_t size)
     if (block == NULL) {
         return NULL;
     }
-    memset(block, 0, total);
     memcpy(block, &total, sizeof total);
     return block + GC_MEM_ALIGN;
+}
+
+void *gc_mem_alloc(gc_ctx *ctx, size_t count, size_t size)
+{
+    void *block = gc_mem_alloc_raw(ctx, count, size);
+    if (block != NULL) {
+        memset(block, 0, count * size);
+    }
+    return block;
 }
 
 void gc_mem_free(gc_ctx *ctx, void *ptr)

@@ -25,6 +25,8 @@ gc_status gc_ctx_open(const gc_ctx_options *options, const void *kern, gc_ctx **
 /* Zeroed memory for count * size bytes, 64-byte aligned; NULL when the product
    overflows or the allocator fails.  gc_mem_free(NULL) is allowed. */
 void *gc_mem_alloc(gc_ctx *ctx, size_t count, size_t size);
+/* The same without zeros, for large blocks that are written at once. */
+void *gc_mem_alloc_raw(gc_ctx *ctx, size_t count, size_t size);
 void gc_mem_free(gc_ctx *ctx, void *ptr);
 char *gc_mem_strdup(gc_ctx *ctx, const char *text, size_t length);
 

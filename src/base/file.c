@@ -33,7 +33,7 @@ static gc_status grow(gc_ctx *ctx, buffer *b, gc_error *err)
     if (b->size > SIZE_MAX / 2) {
         return GC_NOMEM(err);
     }
-    data = gc_mem_alloc(ctx, b->size * 2, 1);
+    data = gc_mem_alloc_raw(ctx, b->size * 2, 1);
     if (!data) {
         return GC_NOMEM(err);
     }
@@ -47,7 +47,7 @@ static gc_status grow(gc_ctx *ctx, buffer *b, gc_error *err)
 static gc_status read_all(gc_ctx *ctx, FILE *file, const char *path, uint64_t max_bytes, buffer *b, gc_error *err)
 {
     b->size = guess_size(file, max_bytes);
-    b->data = gc_mem_alloc(ctx, b->size, 1);
+    b->data = gc_mem_alloc_raw(ctx, b->size, 1);
     if (!b->data) {
         return GC_NOMEM(err);
     }

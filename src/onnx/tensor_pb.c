@@ -343,6 +343,15 @@ static int64_t raw_int(uint64_t type, uint64_t v)
     }
 }
 
+/* The file's bytes are the machine's. */
+static bool as_stored(uint64_t type)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 1 && (type == PB_FLOAT || type == PB_INT64);
+}
+
 /* `from` may be `data` itself where both have elements of one size. */
 static gc_status fill_raw(const pb_tensor *t, const unsigned char *from, void *data)
 {
@@ -350,6 +359,10 @@ static gc_status fill_raw(const pb_tensor *t, const unsigned char *from, void *d
     size_t n = (size_t)t->numel;
     size_t i, k;
     bool ok = true;
+    if (as_stored(t->type)) {
+        memmove(data, from, n * size);
+        return GRADCAM_OK;
+    }
     for (i = 0; i < n && ok; ++i) {
         const unsigned char *p = from + i * size;
         uint64_t v = 0;

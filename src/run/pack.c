@@ -14,10 +14,11 @@ static bool shareable(const gc_plan *p, const gc_step *s)
 
 static gc_status fill(gc_step *s, bool backward, size_t bytes, void **out, gc_error *err)
 {
-    void *block = gc_mem_alloc(s->call.ctx, bytes + 64, 1);
+    unsigned char *block = gc_mem_alloc_raw(s->call.ctx, bytes + 64, 1);
     if (block == NULL) {
         return gc_fail(err, GRADCAM_E_NOMEM, "out of memory: %zu bytes for packed weights", bytes);
     }
+    memset(block + bytes, 0, 64); /* vector loads may pass the end */
     s->call.err = err;
     gc_status status = s->call.pack(&s->call, backward, block);
     if (status != GRADCAM_OK) {
