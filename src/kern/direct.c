@@ -104,6 +104,23 @@ static void pad_task(void *task, uint32_t index)
     memset(to + hi * channels, 0, (size_t)((width - hi) * channels) * sizeof(float));
 }
 
+/* Weights that do not stay in the cache: a tile fetches a part of the next panel.
+   Else the first panel fetches the pixels of the next tile, too few in a row for
+   the processor to see them coming. */
+static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile)
+{
+    if (d->panels_ahead > 0) {
+        int64_t tiles = d->flat ? d->tiles_line : d->lines * d->tiles_line;
+        gc_kern_look_ahead(t->b + d->panels_ahead * d->panel_floats, d->panel_floats * (int64_t)sizeof(float), tile,
+                           tiles, t);
+    } else if (d->flat && panel == 0) {
+        int64_t floats = t->rows * d->row_step;
+        gc_kern_look_ahead(t->a + floats, floats * (int64_t)sizeof(float), 0, 1, t);
+    } else {
+        t->ahead_lines = 0;
+    }
+}
+
 /* Tiles of one line with one panel of weights. */
 static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, int64_t panel, int64_t first,
                      int64_t count)
@@ -128,12 +145,7 @@ static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, i
         int64_t place = pixel + at * dim[2].out_step;
         t->a = from + at * d->row_step;
         t->rows = (int32_t)(end - at);
-        if (d->panels_ahead > 0) {
-            int64_t bytes = d->panel_floats * (int64_t)sizeof(float);
-            int64_t tiles = d->flat ? d->tiles_line : d->lines * d->tiles_line;
-            gc_kern_look_ahead(g->kern, t->b + d->panels_ahead * d->panel_floats, bytes,
-                               d->flat ? i : line * d->tiles_line + i, tiles, t);
-        }
+        look_ahead(d, t, panel, d->flat ? i : line * d->tiles_line + i);
         t->c = d->out + place * g->out_pixel + column;
         if (d->epi->residual != NULL) {
             t->epi.residual = d->epi->residual + place * g->out_pixel + column;

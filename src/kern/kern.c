@@ -59,13 +59,12 @@ void gc_kern_map_rows(const gc_kern *kern, const gc_epilogue *epi, int64_t rows,
     }
 }
 
-void gc_kern_look_ahead(const gc_kern *kern, const float *next, int64_t bytes, int64_t index, int64_t count, gc_tile *t)
+void gc_kern_look_ahead(const float *next, int64_t bytes, int64_t index, int64_t count, gc_tile *t)
 {
-    int64_t steps = t->n_segments * (t->length / 4), lines = bytes / 64,
-            own = 4 * kern->nr * (int64_t)sizeof(float) / 64;
-    t->ahead_lines = (own + count - 1) / count;
-    t->ahead = (const char *)next + 64 * index * steps * t->ahead_lines;
-    if ((index + 1) * steps * t->ahead_lines > lines) {
+    int64_t blocks = t->n_segments * (t->length / 4), lines = bytes / 64;
+    t->ahead_lines = blocks > 0 ? (lines + blocks * count - 1) / (blocks * count) : 0;
+    t->ahead = (const char *)next + 64 * index * blocks * t->ahead_lines;
+    if ((index + 1) * blocks * t->ahead_lines > lines + blocks) {
         t->ahead_lines = 0;
     }
 }

@@ -102,10 +102,9 @@ typedef struct gc_kern {
 /* y = map(y) for `rows` runs of n floats, `step` floats apart, if the epilogue says so. */
 void gc_kern_map_rows(const gc_kern *kern, const gc_epilogue *epi, int64_t rows, int64_t n, float *y, int64_t step);
 
-/* Part `index` of `count` tiles with one panel fetches its share of the `bytes`
-   at `next`, the panel after that. */
-void gc_kern_look_ahead(const gc_kern *kern, const float *next, int64_t bytes, int64_t index, int64_t count,
-                        gc_tile *t);
+/* Tile `index` of `count` fetches its share of the `bytes` at `next`, which the
+   tiles after these will read. */
+void gc_kern_look_ahead(const float *next, int64_t bytes, int64_t index, int64_t count, gc_tile *t);
 
 /* Rows of a tile over rows of A that lie a_step floats apart: at multiples of
    4 KB more than 7 would chase each other out of the first cache. */

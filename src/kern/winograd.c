@@ -164,7 +164,7 @@ static void multiply(const wino *w, int64_t plane, int64_t count, const float *f
             t.rows = (int32_t)(count * (i + 1) / tiles - first);
             t.a = from + plane * in_plane(w) + first * g->in_c;
             t.c = to + plane * out_plane(w) + first * g->out_c + column;
-            gc_kern_look_ahead(k, t.b + g->in_c * t.cols, g->in_c * k->nr * (int64_t)sizeof(float), i, tiles, &t);
+            gc_kern_look_ahead(t.b + g->in_c * t.cols, g->in_c * k->nr * (int64_t)sizeof(float), i, tiles, &t);
             k->tile(&t);
         }
     }

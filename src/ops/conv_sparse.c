@@ -6,7 +6,7 @@
 
 #include "ops/conv.h"
 
-enum { ROW_CHUNK = 16, SPARSE = 8 };
+enum { ROW_CHUNK = 16, SPARSE = 64 };
 
 typedef struct sparse_job {
     const gc_conv *v;
@@ -26,11 +26,13 @@ static bool is_pointwise(const gc_conv *v)
 
 bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output)
 {
-    int64_t n = v->w.images * v->w.pixels_out * v->small_c, live = 0;
-    for (int64_t i = 0; is_pointwise(v) && i < n; i++) {
-        live += grad_output[i] != 0.0f;
+    int64_t n = v->w.images * v->w.pixels_out, live = 0, most = n * v->small_c / SPARSE;
+    for (int64_t r = 0; is_pointwise(v) && r < n && live <= most; r++, grad_output += v->small_c) {
+        for (int64_t k = 0; k < v->small_c; k++) {
+            live += grad_output[k] != 0.0f;
+        }
     }
-    return is_pointwise(v) && live <= n / SPARSE;
+    return is_pointwise(v) && live <= most;
 }
 
 /* dx[pixel] = sum of dy[pixel][k] weights[k] over the live channels k. */
