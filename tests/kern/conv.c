@@ -20,7 +20,7 @@ typedef struct conv {
 /* ---- what may be asked for ---- */
 
 /* One dimension: a forward pass, or one residue of a gradient with a stride. */
-static void choose_dim(gc_conv_dim *d, int64_t *kernel)
+static void choose_dim(gc_conv_dim *d, int64_t most, int64_t *kernel)
 {
     memset(d, 0, sizeof *d);
     bool forward = check_chance(2);
@@ -29,12 +29,12 @@ static void choose_dim(gc_conv_dim *d, int64_t *kernel)
     d->dilation = check_between(1, check_chance(2) ? 1 : 3);
     d->taps = check_between(1, check_chance(5) ? 7 : 3);
     d->pad = check_between(-3, d->taps * d->dilation + 1);
-    d->places = check_between(1, 9);
+    d->places = check_between(1, most);
     int64_t step = forward ? 1 : check_between(1, 3), first = check_between(0, step - 1);
     d->tap_step = forward ? 1 : -step;
     *kernel = first + (d->taps - 1) * step + 1 + check_between(0, forward ? 0 : step - 1);
     d->tap_first = forward ? 0 : first + (d->taps - 1) * step;
-    if (check_chance(2)) { /* no padding in any place: the image is read where it lies */
+    if (check_chance(3)) { /* no padding in any place: the image is read where it lies */
         d->pad = check_between(-2, 0);
         d->in = (d->places - 1) * d->stride + (d->taps - 1) * d->dilation + 1 - d->pad + check_between(0, 2);
     }
@@ -58,7 +58,7 @@ static void choose_sizes(conv *c, bool depthwise)
         if (i < 3 - rank) {
             no_dim(&g->dim[i], &c->w.kernel[i]);
         } else {
-            choose_dim(&g->dim[i], &c->w.kernel[i]);
+            choose_dim(&g->dim[i], rank == 3 ? 4 : 9, &c->w.kernel[i]);
         }
     }
     if (check_chance(8)) { /* 1 x 1: all images are one line */
@@ -171,65 +171,96 @@ static double plain_sum(const conv *c, const int64_t *at, int64_t image, int64_t
     return sum;
 }
 
-/* Winograd's sum with every term by its magnitude: A (G|g|G . B|d|B) A of the
-   tile that holds place `at`.  Transforms of the weights do not hang on it, but
-   the sizes here are small. */
-static double wino_size(const conv *c, const check_wino *w, const int64_t *at, int64_t image, int64_t column)
+/* Winograd's sum with every term by its magnitude, |A| (|G||g||G| . |B||d||B|) |A|:
+   the factors of the weights for all, those of the pixels and the sums over
+   channels of the tile that was asked for last. */
+enum { MOST_C = 80, PLANES = 36 };
+typedef struct magnitudes {
+    double u[PLANES][MOST_C][MOST_C], sum[PLANES][MOST_C];
+    int64_t image, y, x;
+    check_wino w;
+} magnitudes;
+
+/* to[i * size + j] = sum of |left[i][y]| |d[y][x]| |left[j][x]|. */
+static void both_sides(int size, int n, const double *left, int step, double d[6][6], double *to)
+{
+    double half[6][6] = {{0.0}};
+    for (int i = 0; i < size * n; i++) {
+        for (int y = 0; y < n; y++) {
+            half[i / n][i % n] += fabs(left[i / n * step + y] * d[y][i % n]);
+        }
+    }
+    for (int i = 0; i < size * size; i++) {
+        to[i] = 0.0;
+        for (int x = 0; x < n; x++) {
+            to[i] += half[i / size][x] * fabs(left[i % size * step + x]);
+        }
+    }
+}
+
+static void weigh(const conv *c, magnitudes *t)
+{
+    const gc_conv_dim *d = c->g.dim;
+    double kernel[6][6], planes[PLANES];
+    for (int64_t k = 0; k < c->g.in_c * c->g.out_c; k++) {
+        int64_t channel = k / c->g.out_c, column = k % c->g.out_c;
+        const float *from = c->w.data + column * c->w.column_step + channel * c->w.channel_step;
+        for (int i = 0; i < 9; i++) {
+            kernel[i / 3][i % 3] = (double)
+                from[(d[1].tap_first + i / 3 * d[1].tap_step) * 3 + d[2].tap_first + i % 3 * d[2].tap_step];
+        }
+        both_sides(t->w.size, 3, t->w.weights[0], 3, kernel, planes);
+        for (int i = 0; i < t->w.size * t->w.size; i++) {
+            t->u[i][channel][column] = planes[i];
+        }
+    }
+    t->image = -1;
+}
+
+static void visit(const conv *c, magnitudes *t)
 {
     const gc_gather *g = &c->g;
-    double sum = 0.0;
-    int64_t y0 = at[1] / w->m * w->m - g->dim[1].pad, x0 = at[2] / w->m * w->m - g->dim[2].pad;
-    double left[6], right[6];
-    for (int i = 0; i < w->size; i++) {
-        left[i] = fabs(w->out[at[1] % w->m][i]);
-        right[i] = fabs(w->out[at[2] % w->m][i]);
-    }
+    int n = t->w.size;
+    double d[6][6], planes[PLANES];
+    memset(t->sum, 0, sizeof t->sum);
     for (int64_t channel = 0; channel < g->in_c; channel++) {
-        double d[6][6], half[6][6], t[6][3];
-        for (int i = 0; i < w->size * w->size; i++) {
-            int64_t y = y0 + i / w->size, x = x0 + i % w->size;
+        for (int i = 0; i < n * n; i++) {
+            int64_t y = t->y * t->w.m - g->dim[1].pad + i / n, x = t->x * t->w.m - g->dim[2].pad + i % n;
             bool inside = y >= 0 && y < g->dim[1].in && x >= 0 && x < g->dim[2].in;
-            int64_t pixel = (image * g->dim[1].in + y) * g->dim[2].in + x;
-            d[i / w->size][i % w->size] = inside ? fabs((double)c->in[pixel * g->in_pixel + channel]) : 0.0;
+            int64_t pixel = (t->image * g->dim[1].in + y) * g->dim[2].in + x;
+            d[i / n][i % n] = inside ? (double)c->in[pixel * g->in_pixel + channel] : 0.0;
         }
-        for (int i = 0; i < w->size; i++) {
-            for (int x = 0; x < w->size; x++) {
-                half[i][x] = 0.0;
-                for (int y = 0; y < w->size; y++) {
-                    half[i][x] += fabs(w->in[i][y]) * d[y][x];
-                }
-            }
-            for (int x = 0; x < 3; x++) {
-                t[i][x] = 0.0;
-                for (int y = 0; y < 3; y++) {
-                    int64_t tap = (g->dim[1].tap_first + y * g->dim[1].tap_step) * 3 + g->dim[2].tap_first +
-                                  x * g->dim[2].tap_step;
-                    t[i][x] += fabs(w->weights[i][y] *
-                                    (double)c->w.data[column * c->w.column_step + channel * c->w.channel_step + tap]);
-                }
-            }
-        }
-        for (int i = 0; i < w->size; i++) {
-            for (int j = 0; j < w->size; j++) {
-                double v = 0.0, u = 0.0;
-                for (int x = 0; x < w->size; x++) {
-                    v += half[i][x] * fabs(w->in[j][x]);
-                }
-                for (int x = 0; x < 3; x++) {
-                    u += t[i][x] * fabs(w->weights[j][x]);
-                }
-                sum += left[i] * u * v * right[j];
+        both_sides(n, n, t->w.in[0], 6, d, planes);
+        for (int i = 0; i < n * n; i++) {
+            for (int64_t column = 0; column < g->out_c; column++) {
+                t->sum[i][column] += t->u[i][channel][column] * planes[i];
             }
         }
     }
-    return sum;
+}
+
+static double wino_size(const conv *c, magnitudes *t, const int64_t *at, int64_t image, int64_t column)
+{
+    int64_t y = at[1] / t->w.m, x = at[2] / t->w.m;
+    double size = 0.0;
+    if (image != t->image || y != t->y || x != t->x) {
+        t->image = image;
+        t->y = y;
+        t->x = x;
+        visit(c, t);
+    }
+    for (int i = 0; i < t->w.size * t->w.size; i++) {
+        size += fabs(t->w.out[at[1] % t->w.m][i / t->w.size] * t->w.out[at[2] % t->w.m][i % t->w.size]) *
+                t->sum[i][column];
+    }
+    return size;
 }
 
 /* Roundings besides those of the sum over channels: 3 transforms of two passes
    with at most 4 each, the constants of that of the weights, bias, residual. */
 enum { WINO_ROUNDINGS = 28 };
 
-static bool good(const conv *c, const check_wino *w, const float *out, int64_t pixel, int64_t column)
+static bool good(const conv *c, magnitudes *w, const float *out, int64_t pixel, int64_t column)
 {
     const gc_gather *g = &c->g;
     int64_t at[3], rest = pixel, index = pixel * g->out_pixel + column;
@@ -280,19 +311,22 @@ static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, int32_t 
 static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method)
 {
     conv c;
-    check_wino w;
+    static magnitudes w;
     bool wino = method == GC_CONV_WINO4 || method == GC_CONV_WINO2;
     int64_t wrong = 0;
     memset(&c, 0, sizeof c);
     c.g.kern = gc_kern_of(one_worker);
     if (wino) {
         choose_winograd(&c);
-        check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w);
+        check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w.w);
     } else {
         choose_sizes(&c, method == GC_CONV_DEPTHWISE);
     }
     describe(&c, method, 3);
     make_operands(&c);
+    if (wino) {
+        weigh(&c, &w);
+    }
     float *out = check_marked_buffer(c.out_floats), *again = check_marked_buffer(c.out_floats);
     check_that(run(one_worker, &c, method, 1, out) == GRADCAM_OK, "fails");
     for (int64_t i = 0; i < c.out_floats; i++) {
