@@ -3,6 +3,7 @@
    in double, in buffers between pages that cannot be touched.
      kern [--few] [--seed N] [FOLDER]   check; --few: an eighth of the cases
      kern --time                        GFLOP/s of each, and the share of the peak
+     kern --list                        the sets of kernels
    FOLDER is what tests/check.sh gives to every test; nothing is written. */
 #include "check.h"
 
@@ -57,6 +58,14 @@ static void check_all(uint32_t seed)
     gc_ctx_unref(many);
 }
 
+static int list(void)
+{
+    for (int32_t i = 0; gc_kernels(i) != NULL; i++) {
+        puts(gc_kernels(i));
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     uint32_t seed = 1;
@@ -66,6 +75,8 @@ int main(int argc, char **argv)
             check_few();
         } else if (strcmp(argv[i], "--time") == 0) {
             timed = true;
+        } else if (strcmp(argv[i], "--list") == 0) {
+            return list();
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = (uint32_t)strtoul(argv[++i], NULL, 10);
         }
