@@ -94,6 +94,24 @@ static gc_status perm_of(gc_op_call *c, int32_t ndim, int64_t *perm)
     return GRADCAM_OK;
 }
 
+/* The elements may stay where they lie if that is an order which others know, as
+   between channels-last [N, C, H, W] and row-major [N, H, W, C]. */
+static void keep_order(gc_op_call *c, const int64_t *perm)
+{
+    gc_tensor moved;
+    const gc_tensor *x = c->in[0];
+    memset(&moved, 0, sizeof moved);
+    moved.ndim = x->ndim;
+    for (int32_t i = 0; i < x->ndim; i++) {
+        moved.shape[i] = x->shape[perm[i]];
+        moved.strides[i] = x->strides[perm[i]];
+    }
+    if (gc_is_row(&moved) || (x->ndim >= 3 && gc_is_cl(&moved))) {
+        c->view = GC_VIEW_STRIDED;
+        memcpy(c->view_strides, moved.strides, sizeof c->view_strides);
+    }
+}
+
 static gc_status transpose_infer(gc_op_call *c)
 {
     int64_t perm[GRADCAM_MAX_DIMS], shape[GRADCAM_MAX_DIMS];
@@ -103,7 +121,9 @@ static gc_status transpose_infer(gc_op_call *c)
     for (int32_t i = 0; i < x->ndim; i++) {
         shape[i] = x->shape[perm[i]];
     }
-    return gc_op_set_output(c, 0, x->dtype, x->ndim, shape);
+    GC_TRY(gc_op_set_output(c, 0, x->dtype, x->ndim, shape));
+    keep_order(c, perm);
+    return GRADCAM_OK;
 }
 
 static gc_status transpose_block(gc_op_call *c, const gc_tensor *x, const gc_tensor *y, block *b)
@@ -446,7 +466,7 @@ static gc_status tile_backward(gc_op_call *c)
 }
 
 const gc_op gc_ops_move[] = {
-    {"Transpose", transpose_infer, transpose_forward, transpose_backward, 0, 0, 0, 1, 1, 1},
+    {"Transpose", transpose_infer, transpose_forward, transpose_backward, GC_OP_SAME, 0, 0, 1, 1, 1},
     {"Concat", concat_infer, concat_forward, concat_backward, GC_OP_SAME, 0, 0, 1, -1, 1},
     {"Split", split_infer, split_forward, split_backward, GC_OP_SAME, 0, 0, 1, 2, -1},
     {"Slice", slice_infer, slice_forward, slice_backward, GC_OP_SAME, 0, 0, 1, 5, 1},

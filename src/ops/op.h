@@ -45,6 +45,8 @@ typedef struct gc_fusion {
     int32_t map; /* 1 + GC_MAP_* of kern/kern.h in place of the clip, or 0 */
 } gc_fusion;
 
+enum { GC_VIEW_FLAT = 1, GC_VIEW_STRIDED = 2 };
+
 /* Bits of gc_op_call.fuses: what forward honours. */
 enum { GC_FUSE_ADD = 1, GC_FUSE_CLIP = 2, GC_FUSE_MAP = 4 };
 
@@ -74,7 +76,11 @@ struct gc_op_call {
     uint64_t pack_variant, back_pack_variant; /* tells blocks of the same node apart */
     const void *packed, *back_packed;
     gc_fusion fusion;
-    int32_t fuses;          /* set by infer: GC_FUSE_* */
+    int32_t fuses; /* set by infer: GC_FUSE_* */
+    /* Set by infer: out[0] holds the elements of in[0] as they lie in memory: both
+       row-major (GC_VIEW_FLAT), or out[0] with these strides. */
+    int32_t view;
+    int64_t view_strides[GRADCAM_MAX_DIMS];
     int32_t wide;           /* set by infer: forward takes in[0] and out[0] with gaps between pixels */
     int32_t channels_last;  /* set by infer: this call is as if its operator had GC_OP_CL */
     uint32_t keep_in;       /* set by infer: inputs that backward reads besides those of the row */

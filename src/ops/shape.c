@@ -90,6 +90,7 @@ static gc_status reshape_infer(gc_op_call *c)
 {
     int64_t shape[GRADCAM_MAX_DIMS];
     int32_t n = 0;
+    c->view = GC_VIEW_FLAT;
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(int_list(c, "shape", 1, shape, &n));
     GC_TRY(reshape_resolve(c, n, shape));
@@ -98,6 +99,7 @@ static gc_status reshape_infer(gc_op_call *c)
 
 static gc_status flatten_infer(gc_op_call *c)
 {
+    c->view = GC_VIEW_FLAT;
     GC_TRY(gc_op_need(c, 0));
     const gc_tensor *x = c->in[0];
     int64_t axis = gc_attr_int(&c->attrs, "axis", 1);
@@ -137,6 +139,7 @@ static gc_status squeeze_infer(gc_op_call *c)
     int64_t axes[GRADCAM_MAX_DIMS], shape[GRADCAM_MAX_DIMS];
     int32_t n = 0, rank = 0;
     uint32_t mask = 0;
+    c->view = GC_VIEW_FLAT;
     GC_TRY(gc_op_need(c, 0));
     const gc_tensor *x = c->in[0];
     bool named = gc_attr_find(&c->attrs, "axes", GRADCAM_ATTR_INTS) != NULL || (c->n_in > 1 && c->in[1] != NULL);
@@ -161,6 +164,7 @@ static gc_status unsqueeze_infer(gc_op_call *c)
     int64_t axes[GRADCAM_MAX_DIMS], shape[GRADCAM_MAX_DIMS];
     int32_t n = 0, from = 0;
     uint32_t mask = 0;
+    c->view = GC_VIEW_FLAT;
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(int_list(c, "axes", 1, axes, &n));
     const gc_tensor *x = c->in[0];

@@ -40,6 +40,37 @@ static void survey(gc_plan *p)
     }
 }
 
+/* The step would copy elements in the order in which they lie. */
+static bool is_view(const gc_plan *p, const gc_step *s)
+{
+    if (s->op == NULL || s->call.custom != NULL || s->fused || s->backward || s->call.view == 0 || s->in[0] < 0 ||
+        s->out[0] < 0) {
+        return false;
+    }
+    const gc_slot *in = &p->slots[s->in[0]], *out = &p->slots[s->out[0]];
+    bool possible = !in->constant && !in->hidden && !in->unused && in->fault == 0 && !out->kept && !out->active &&
+                    !out->constant && !out->hidden && !out->unused && out->fault == 0 &&
+                    in->value.dtype == out->value.dtype;
+    return possible && (s->call.view == GC_VIEW_FLAT
+                            ? gc_is_row(&in->value) && gc_is_row(&out->value)
+                            : memcmp(out->value.strides, s->call.view_strides, sizeof s->call.view_strides) == 0);
+}
+
+static void see_through(gc_plan *p)
+{
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        gc_step *s = &p->steps[i];
+        if (is_view(p, s)) {
+            const gc_slot *in = &p->slots[s->in[0]];
+            gc_slot *out = &p->slots[s->out[0]];
+            out->root = in->root >= 0 ? in->root : s->in[0];
+            out->offset = in->offset;
+            out->writer = -1;
+            s->fused = 1;
+        }
+    }
+}
+
 /* Its storage may be somewhere else, with gaps. */
 static bool movable(const gc_slot *slot)
 {
@@ -88,6 +119,7 @@ static bool inherit(gc_plan *p, const gc_step *s)
 void gc_plan_join(gc_plan *p)
 {
     survey(p);
+    see_through(p);
     for (int32_t index = p->n_steps - 1; index >= 0; index--) {
         gc_step *s = &p->steps[index];
         if (!is_join(p, s) || inherit(p, s) || p->slots[s->out[0]].root >= 0) {

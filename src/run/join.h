@@ -4,7 +4,10 @@
 
 #include "run/plan.h"
 
-/* Lets the steps that make the inputs of a channels-last Concat write into its
+/* Values of which nothing but the shape changes are seen where they lie, without
+   a copy; no gradient may flow through them.
+
+   Then lets the steps that make the inputs of a channels-last Concat write into its
    output, so that nothing is left to copy; only where no gradient flows through
    the inputs.  An output that is a row of neighbours within a longer one, as in
    DenseNet, becomes a part of that.  After gc_plan_fuse. */

@@ -290,6 +290,9 @@ static void set_output_layouts(gc_plan *p, gc_step *s, int32_t step)
         gc_slot *slot = &p->slots[s->out[i]];
         bool cl = takes_cl(s) ? i == 0 : (s->op->flags & GC_OP_SAME) != 0 && same_layout_cl(p, s, &slot->value);
         set_layout(&slot->value, cl);
+        if (i == 0 && s->call.view == GC_VIEW_STRIDED) {
+            memcpy(slot->value.strides, s->call.view_strides, sizeof slot->value.strides);
+        }
         slot->producer = step;
     }
 }
