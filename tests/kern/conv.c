@@ -258,7 +258,7 @@ static double wino_size(const conv *c, magnitudes *t, const int64_t *at, int64_t
 
 /* Roundings besides those of the sum over channels: 3 transforms of two passes
    with at most 4 each, the constants of that of the weights, bias, residual. */
-enum { WINO_ROUNDINGS = 28 };
+enum { WINO_ROUNDINGS = 28, PACK_ROUNDINGS = 8 };
 
 static bool good(const conv *c, magnitudes *w, const float *out, int64_t pixel, int64_t column)
 {
@@ -282,6 +282,31 @@ static bool good(const conv *c, magnitudes *w, const float *out, int64_t pixel, 
                                             : check_near(out[index], want, terms, size);
 }
 
+/* G g G^T as it was packed: [plane][panel][channel][column of the panel]. */
+static void packed_planes(const conv *c, const check_wino *w, const float *packed)
+{
+    const gc_gather *g = &c->g;
+    const gc_conv_dim *d = g->dim;
+    int wrong = 0;
+    for (int64_t at = 0; at < w->size * w->size * g->in_c * g->out_c; at++) {
+        int64_t plane = at / g->in_c / g->out_c, rest = at % (g->in_c * g->out_c);
+        int64_t first = rest / (g->in_c * g->kern->nr) * g->kern->nr;
+        int64_t width = g->out_c - first < g->kern->nr ? g->out_c - first : g->kern->nr;
+        int64_t channel = (rest - first * g->in_c) / width, column = first + (rest - first * g->in_c) % width;
+        const float *from = c->w.data + column * c->w.column_step + channel * c->w.channel_step;
+        double sum = 0.0, size = 0.0;
+        for (int i = 0; i < 9; i++) {
+            int64_t y = d[1].tap_first + i / 3 * d[1].tap_step, x = d[2].tap_first + i % 3 * d[2].tap_step;
+            double term = w->weights[plane / w->size][i / 3] * w->weights[plane % w->size][i % 3] *
+                          (double)from[y * 3 + x];
+            sum += term;
+            size += fabs(term);
+        }
+        wrong += !check_near(packed[at], sum, PACK_ROUNDINGS, size);
+    }
+    check_that(wrong == 0, "wrong transforms of the weights");
+}
+
 static const char *const names[] = {"direct", "wino4", "wino2", "depthwise"};
 
 static void describe(const conv *c, gc_conv_method method, int32_t workers)
@@ -299,12 +324,16 @@ static void describe(const conv *c, gc_conv_method method, int32_t workers)
                (int)g->groups, (int)g->in_c, (int)g->out_c, dims);
 }
 
-static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, int32_t workers, float *out)
+static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, const check_wino *w, int32_t workers,
+                     float *out)
 {
     int64_t packed_floats = gc_conv_packed(&c->g, method), scratch = gc_conv_scratch(&c->g, method, workers);
     check_that(packed_floats >= 0 && scratch >= 0, "sizes");
     float *packed = check_buffer(packed_floats, 1), *work = check_buffer(scratch, 2);
     gc_status s = gc_conv_pack(ctx, &c->g, method, &c->w, packed);
+    if (w != NULL && workers == 1) {
+        packed_planes(c, w, packed);
+    }
     return s ? s : gc_conv_run(ctx, &c->g, method, c->in, packed, &c->epi, out, work, workers);
 }
 
@@ -328,12 +357,12 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
         weigh(&c, &w);
     }
     float *out = check_marked_buffer(c.out_floats), *again = check_marked_buffer(c.out_floats);
-    check_that(run(one_worker, &c, method, 1, out) == GRADCAM_OK, "fails");
+    check_that(run(one_worker, &c, method, wino ? &w.w : NULL, 1, out) == GRADCAM_OK, "fails");
     for (int64_t i = 0; i < c.out_floats; i++) {
         wrong += !good(&c, wino ? &w : NULL, out, i / c.g.out_pixel, i % c.g.out_pixel);
     }
     check_that(wrong == 0, "wrong numbers");
-    check_that(run(many, &c, method, 3, again) == GRADCAM_OK, "fails with three workers");
+    check_that(run(many, &c, method, NULL, 3, again) == GRADCAM_OK, "fails with three workers");
     check_that(memcmp(out, again, (size_t)c.out_floats * sizeof *out) == 0, "three workers give other bits than one");
     check_intact();
 }
