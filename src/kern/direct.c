@@ -8,7 +8,8 @@
 #include "base/status.h"
 #include "kern/conv.h"
 
-enum { ITEM_FLOPS = 4 << 20, OUTER_BYTES = 256 << 10 };
+/* Slices of SLICE channels and BLOCK places take 1 MB. */
+enum { ITEM_FLOPS = 4 << 20, OUTER_BYTES = 256 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
 
 typedef struct direct {
     const gc_gather *g;
@@ -27,7 +28,8 @@ typedef struct direct {
     int64_t lines_item;
     int64_t n_segments, length;
     int64_t *segments;
-    int64_t panels_ahead; /* to the panel that this thread will likely see next; 0: stay in the cache */
+    int64_t slice_first, slice_length; /* channels; length 0: all at once */
+    int64_t panels_ahead;              /* to the panel that this thread will likely see next; 0: stay in the cache */
     int32_t panels_inner;
     int32_t flat; /* all places are one line */
     /* for the padded copy */
@@ -67,9 +69,34 @@ static int64_t table_floats(const gc_gather *g)
     return g->dim[0].taps * g->dim[1].taps * g->dim[2].taps * (int64_t)(sizeof(int64_t) / sizeof(float));
 }
 
+/* One tap at stride 1 everywhere: the places of all images are one line. */
+static bool is_flat(const gc_gather *g)
+{
+    for (int i = 0; i < 3; i++) {
+        const gc_conv_dim *d = &g->dim[i];
+        if (d->taps != 1 || d->stride != 1 || d->pad != 0 || d->places != d->in || d->places != d->out ||
+            d->out_step != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Many channels: blocks of places are copied, a slice of the channels at a time,
+   so that they stay in the second cache for all panels of weights, and their rows
+   do not lie at multiples of 4 KB. */
+static bool is_sliced(const gc_gather *g)
+{
+    bool far = g->in_pixel * (int64_t)sizeof(float) % 4096 == 0 || g->in_c >= SLICE + SLICE / 2;
+    return is_flat(g) && g->groups == 1 && g->in_c >= SLICE / 2 && far && g->out_c >= 4 * g->kern->nr;
+}
+
 int64_t gc_direct_scratch(const gc_gather *g)
 {
     int64_t n = needs_padding(g) ? g->in_c * g->groups : 0, table = table_floats(g);
+    if (is_sliced(g)) {
+        return table + BLOCK * (SLICE + SLICE_PAD);
+    }
     for (int i = 0; i < 3 && n > 0; i++) {
         if (!gc_mul_ok(n, reach(&g->dim[i]), &n)) {
             return -1;
@@ -111,8 +138,8 @@ static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile)
 {
     if (d->panels_ahead > 0) {
         int64_t tiles = d->flat ? d->tiles_line : d->lines * d->tiles_line;
-        gc_kern_look_ahead(t->b + d->panels_ahead * d->panel_floats, d->panel_floats * (int64_t)sizeof(float), tile,
-                           tiles, t);
+        gc_kern_look_ahead(t->b + d->panels_ahead * d->panel_floats,
+                           d->n_segments * d->length * d->g->kern->nr * (int64_t)sizeof(float), tile, tiles, t);
     } else if (d->flat && panel == 0) {
         int64_t floats = t->rows * d->row_step;
         gc_kern_look_ahead(t->a + floats, floats * (int64_t)sizeof(float), 0, 1, t);
@@ -160,7 +187,8 @@ static void aim_panel(const direct *d, gc_tile *t, int64_t group, int64_t panel)
     const gc_kern *k = d->g->kern;
     int64_t columns = min64(k->nr, d->g->out_c - panel * k->nr);
     t->cols = (int32_t)columns;
-    t->b = d->packed + group * d->group_floats + panel * d->panel_floats;
+    t->b = d->packed + group * d->group_floats + panel * d->panel_floats +
+           d->slice_first * ((columns + k->vl - 1) / k->vl * k->vl);
     if (d->epi->bias != NULL) {
         t->epi.bias = d->epi->bias + group * d->g->out_c + panel * k->nr;
     }
@@ -243,6 +271,7 @@ static gc_status run_items(const gc_ctx *ctx, direct *d)
 {
     cut(d);
     fill_segments(d);
+    d->length = d->slice_length > 0 ? d->slice_length : d->length;
     if (!d->panels_inner) {
         d->panels_ahead = d->items_panel > 1 ? 1 : (int64_t)gc_workers(ctx);
     }
@@ -267,17 +296,70 @@ static gc_status run_padded(const gc_ctx *ctx, direct *d, const float *in, float
     return GRADCAM_OK;
 }
 
-/* One tap at stride 1 everywhere: the places of all images are one line. */
-static bool is_flat(const gc_gather *g)
+typedef struct slice_copy {
+    const float *from;
+    float *to;
+    int64_t from_step, to_step, length, rows;
+} slice_copy;
+
+enum { COPY_ROWS = 16 };
+
+static void slice_task(void *task, uint32_t index)
 {
-    for (int i = 0; i < 3; i++) {
-        const gc_conv_dim *d = &g->dim[i];
-        if (d->taps != 1 || d->stride != 1 || d->pad != 0 || d->places != d->in || d->places != d->out ||
-            d->out_step != 1) {
-            return false;
-        }
+    const slice_copy *j = task;
+    int64_t first = (int64_t)index * COPY_ROWS, last = min64(first + COPY_ROWS, j->rows);
+    for (int64_t r = first; r < last; r++) {
+        memcpy(j->to + r * j->to_step, j->from + r * j->from_step, (size_t)j->length * sizeof(float));
     }
-    return true;
+}
+
+/* Slice `index` of `slices` for the places of a block: sums go on from what the
+   slices before have left in the output. */
+static gc_status run_slice(const gc_ctx *ctx, direct *d, const float *in, float *copy, int64_t index, int64_t slices)
+{
+    const gc_gather *g = d->g;
+    const gc_epilogue *whole = d->epi;
+    gc_epilogue epi = *whole;
+    d->slice_first = g->in_c * index / slices / 4 * 4;
+    d->slice_length = (index + 1 < slices ? g->in_c * (index + 1) / slices / 4 * 4 : g->in_c) - d->slice_first;
+    d->row_step = d->slice_length + SLICE_PAD;
+    d->from = copy;
+    slice_copy j = {in + d->slice_first, copy, g->in_pixel, d->row_step, d->slice_length, d->width};
+    GC_TRY(gc_parallel(ctx, slice_task, &j, (uint32_t)((d->width + COPY_ROWS - 1) / COPY_ROWS)));
+    if (index > 0) {
+        epi.bias = NULL;
+        epi.residual = d->out;
+    }
+    if (index + 1 < slices) {
+        epi.flags = 0;
+    }
+    d->epi = &epi;
+    gc_status status = run_items(ctx, d);
+    d->epi = whole;
+    return status;
+}
+
+static gc_status run_sliced(const gc_ctx *ctx, direct *d, const float *in, float *scratch)
+{
+    const gc_gather *g = d->g;
+    gc_epilogue epi = *d->epi;
+    int64_t places = g->images * d->lines * d->width, blocks = (places + BLOCK - 1) / BLOCK;
+    int64_t slices = (g->in_c + SLICE - 1) / SLICE;
+    float *out = d->out;
+    d->flat = 1;
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t first = places * b / blocks, at = first * g->out_pixel;
+        d->width = places * (b + 1) / blocks - first;
+        d->out = out + at;
+        epi.residual = d->epi->residual == NULL ? NULL : d->epi->residual + at;
+        const gc_epilogue *whole = d->epi;
+        d->epi = &epi;
+        for (int64_t s = 0; s < slices; s++) {
+            GC_TRY(run_slice(ctx, d, in + first * g->in_pixel, scratch + table_floats(g), s, slices));
+        }
+        d->epi = whole;
+    }
+    return GRADCAM_OK;
 }
 
 gc_status gc_direct_run(const gc_ctx *ctx, const gc_gather *g, const float *in, const float *packed,
@@ -300,6 +382,9 @@ gc_status gc_direct_run(const gc_ctx *ctx, const gc_gather *g, const float *in, 
     d.line = g->dim[2].in * g->in_pixel;
     d.plane = g->dim[1].in * d.line;
     d.flat = is_flat(g);
+    if (is_sliced(g)) {
+        return run_sliced(ctx, &d, in, scratch);
+    }
     if (d.flat) {
         d.from = in;
         d.width = g->images * d.lines * d.width;

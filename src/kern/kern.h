@@ -97,6 +97,10 @@ typedef struct gc_kern {
     /* y[c] = max over t of taps[t][c], arg[c] (may be NULL) the first such t;
        NaN counts as larger than anything. */
     void (*max_taps)(const float *const *taps, int64_t count, int64_t channels, float *y, int32_t *arg);
+    /* y = exp(x - max) / its sum; n >= 1, x may be y. */
+    void (*softmax)(int64_t n, const float *x, float *y);
+    /* Sum of (x - shift)^power, power being 1 or 2. */
+    double (*moment)(int64_t n, const float *x, float shift, int32_t power);
 } gc_kern;
 
 /* y = map(y) for `rows` runs of n floats, `step` floats apart, if the epilogue says so. */

@@ -86,17 +86,28 @@ static gc_status pack_product(gc_op_call *c, const product *p, void *block)
     return gc_conv_pack(c->ctx, &g, GC_CONV_DIRECT, &w, block);
 }
 
-static gc_status packed_product(gc_op_call *c, const product *p, const float *a, float *y)
+/* A bias is read in whole vectors. */
+static bool takes_bias(const gc_op_call *c, const product *p)
+{
+    return p->n % gc_kern_of(c->ctx)->vl == 0;
+}
+
+static gc_status packed_product(gc_op_call *c, const product *p, const float *a, const float *bias, float *y)
 {
     gc_gather g;
     gc_epilogue epi;
     as_gather(c, p, &g);
     memset(&epi, 0, sizeof epi);
+    epi.bias = c->fusion.bias != NULL ? c->fusion.bias->data : bias;
     epi.residual = c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
     if (c->fusion.clip) {
         epi.flags = GC_EPI_CLIP;
         epi.lo = c->fusion.lo;
         epi.hi = c->fusion.hi;
+    }
+    if (c->fusion.map != 0) {
+        epi.flags = GC_EPI_MAP;
+        epi.map = c->fusion.map - 1;
     }
     return gc_conv_run(c->ctx, &g, GC_CONV_DIRECT, a, c->packed, &epi, y, c->work, 1);
 }
@@ -199,12 +210,26 @@ static gc_status gemm_pack(gc_op_call *c, bool backward, void *block)
     return pack_product(c, &g.p, block);
 }
 
+static const float *addend(const gc_op_call *c)
+{
+    return c->n_in > 2 && c->in[2] != NULL ? c->in[2]->data : NULL;
+}
+
+/* C, if there is one, is a bias and nothing is scaled: the tiles do it all. */
+static bool adds_bias(const gc_op_call *c, const gemm *g)
+{
+    bool has = c->n_in > 2 && c->in[2] != NULL;
+    bool whole = has && g->c_row == 0 && g->c_col == 1 && takes_bias(c, &g->p);
+    return g->alpha == 1.0f && (!has || (whole && g->beta == 1.0f));
+}
+
 static gc_status gemm_infer(gc_op_call *c)
 {
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     declare_work(c, &g.p);
     declare_pack(c, &g.p, gemm_pack);
+    c->fuses = c->pack != NULL && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
     int64_t shape[2] = {g.p.m, g.p.n};
     return gc_op_set_output(c, 0, GRADCAM_F32, 2, shape);
 }
@@ -214,10 +239,13 @@ static gc_status gemm_forward(gc_op_call *c)
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     float *y = c->out[0]->data;
-    GC_TRY(c->packed != NULL ? packed_product(c, &g.p, c->in[0]->data, y)
+    if (c->packed != NULL && adds_bias(c, &g)) {
+        return packed_product(c, &g.p, c->in[0]->data, addend(c), y);
+    }
+    GC_TRY(c->packed != NULL ? packed_product(c, &g.p, c->in[0]->data, NULL, y)
                              : forward_product(c, &g.p, c->in[0]->data, c->in[1]->data, y));
     scale(c->out[0], g.alpha);
-    const float *add = c->n_in > 2 && c->in[2] ? c->in[2]->data : NULL;
+    const float *add = addend(c);
     for (int64_t i = 0; add && i < g.p.m; i++) {
         for (int64_t k = 0; k < g.p.n; k++) {
             y[i * g.p.n + k] += g.beta * add[i * g.c_row + k * g.c_col];
@@ -350,7 +378,8 @@ static gc_status matmul_infer(gc_op_call *c)
     declare_work(c, &q.p);
     if (q.batches == 1) {
         declare_pack(c, &q.p, matmul_pack);
-        c->fuses = c->pack != NULL ? GC_FUSE_ADD | GC_FUSE_CLIP : 0;
+        c->fuses = c->pack != NULL ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
+        c->fuses |= c->pack != NULL && takes_bias(c, &q.p) ? GC_FUSE_BIAS : 0;
     }
     return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);
 }
@@ -362,7 +391,7 @@ static gc_status matmul_forward(gc_op_call *c)
     const float *a = c->in[0]->data, *b = c->in[1]->data;
     float *y = c->out[0]->data;
     if (c->packed != NULL) {
-        return packed_product(c, &q.p, a, y);
+        return packed_product(c, &q.p, a, NULL, y);
     }
     for (int64_t i = 0; i < q.batches; i++) {
         int64_t at_a, at_b;

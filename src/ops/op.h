@@ -37,9 +37,10 @@
 #include "tensor/tensor.h"
 
 /* What the plan lets an operator do at once with its result:
-   out[0] = clip(result + residual, lo, hi), or map(result + residual). */
+   out[0] = clip(result + bias + residual, lo, hi), or map(result + bias + residual). */
 typedef struct gc_fusion {
     const gc_tensor *residual; /* laid out like out[0], or NULL */
+    const gc_tensor *bias;     /* one for each element of the last dimension, or NULL */
     int32_t clip;
     float lo, hi;
     int32_t map; /* 1 + GC_MAP_* of kern/kern.h in place of the clip, or 0 */
@@ -48,7 +49,7 @@ typedef struct gc_fusion {
 enum { GC_VIEW_FLAT = 1, GC_VIEW_STRIDED = 2 };
 
 /* Bits of gc_op_call.fuses: what forward honours. */
-enum { GC_FUSE_ADD = 1, GC_FUSE_CLIP = 2, GC_FUSE_MAP = 4 };
+enum { GC_FUSE_ADD = 1, GC_FUSE_CLIP = 2, GC_FUSE_MAP = 4, GC_FUSE_BIAS = 8 };
 
 struct gc_op_call {
     gc_ctx *ctx;

@@ -38,23 +38,22 @@ gc_status gc_rows_set(gc_op_call *c, gc_row_job *j, int64_t rows, int64_t n)
 
 /* ---- one row ---- */
 
-static double row_mean(const float *x, int64_t n)
+/* The second sum takes off what the first one rounded: rows may lie far from zero. */
+static double row_mean(const gc_row_job *j, const float *x)
 {
-    double sum = 0;
-    for (int64_t k = 0; k < n; k++) {
-        sum += (double)x[k];
-    }
-    return sum / (double)n;
+    double n = (double)j->n, mean = j->kern->moment(j->n, x, 0.0f, 1) / n;
+    float near = (float)mean;
+    return (double)near + j->kern->moment(j->n, x, near, 1) / n;
 }
 
-static double row_norm(const float *x, int64_t n, double center, bool absolute)
+static double row_norm(const gc_row_job *j, const float *x, double center)
 {
     double sum = 0;
-    for (int64_t k = 0; k < n && absolute; k++) {
-        sum += fabs((double)x[k]);
+    if (j->kind != ROW_L1) {
+        return j->kern->moment(j->n, x, (float)center, 2);
     }
-    for (int64_t k = 0; k < n && !absolute; k++) {
-        sum += ((double)x[k] - center) * ((double)x[k] - center);
+    for (int64_t k = 0; k < j->n; k++) {
+        sum += fabs((double)x[k]);
     }
     return sum;
 }
@@ -62,8 +61,8 @@ static double row_norm(const float *x, int64_t n, double center, bool absolute)
 static void measure(const gc_row_job *j, const float *x, float *stats)
 {
     bool centered = j->kind == ROW_LAYER || j->kind == ROW_MVN;
-    double center = centered ? row_mean(x, j->n) : 0.0;
-    double sum = row_norm(x, j->n, center, j->kind == ROW_L1), size;
+    double center = centered ? row_mean(j, x) : 0.0;
+    double sum = row_norm(j, x, center), size;
     switch (j->kind) {
     case ROW_L1: size = sum; break;
     case ROW_L2: size = sqrt(sum); break;
@@ -97,6 +96,14 @@ static void plus_bias(const gc_row_job *j, int64_t r, float *y)
     }
 }
 
+static void whole_row(int64_t n, const float *restrict x, float center, float factor, const float *restrict scale,
+                      const float *restrict bias, float *restrict y)
+{
+    for (int64_t k = 0; k < n; k++) {
+        y[k] = (x[k] - center) * factor * scale[k] + bias[k];
+    }
+}
+
 static void forward_task(void *task, uint32_t chunk)
 {
     const gc_row_job *j = task;
@@ -106,6 +113,11 @@ static void forward_task(void *task, uint32_t chunk)
         float *y = j->y + r * j->n;
         measure(j, x, j->stats + 2 * r);
         float center = j->stats[2 * r], factor = j->stats[2 * r + 1];
+        if (j->span == 1 && j->scale != NULL && j->bias != NULL) {
+            int64_t at = r % j->groups * j->per_row;
+            whole_row(j->n, x, center, factor, j->scale + at, j->bias + at, y);
+            continue;
+        }
         for (int64_t k = 0; k < j->n; k++) {
             y[k] = (x[k] - center) * factor;
         }
@@ -165,6 +177,7 @@ static uint32_t tasks(const gc_row_job *j)
 
 gc_status gc_rows_forward(gc_op_call *c, gc_row_job *j)
 {
+    j->kern = gc_kern_of(c->ctx);
     return gc_parallel(c->ctx, forward_task, j, tasks(j));
 }
 

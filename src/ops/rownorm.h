@@ -14,6 +14,7 @@
 #ifndef GC_OPS_ROWNORM_H
 #define GC_OPS_ROWNORM_H
 
+#include "kern/kern.h"
 #include "ops/op.h"
 
 enum { ROW_LAYER, ROW_RMS, ROW_MVN, ROW_L1, ROW_L2 };
@@ -25,6 +26,7 @@ typedef struct gc_row_job {
     /* Element k of row r has scale number r % groups * per_row + k / span. */
     int64_t groups, per_row, span;
     int64_t chunk; /* rows of one task */
+    const gc_kern *kern;
     const float *x, *dy, *scale, *bias, *d_mean, *d_factor;
     float *y;
     float *stats; /* centre and factor of each row */

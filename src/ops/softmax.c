@@ -61,16 +61,14 @@ static int64_t largest(const float *x, int64_t n, int64_t step)
 /* The largest value is taken off first, so that exp cannot overflow. */
 static void softmax_row(const gc_kern *kern, const float *x, float *y, int64_t n, int64_t step)
 {
+    if (step == 1) {
+        kern->softmax(n, x, y);
+        return;
+    }
     float top = x[largest(x, n, step) * step];
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
-        y[i * step] = x[i * step] - top;
-    }
-    if (step == 1) {
-        kern->map(GC_MAP_EXP, n, y, y);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        y[i * step] = step == 1 ? y[i] : expf(y[i * step]);
+        y[i * step] = expf(x[i * step] - top);
         sum += (double)y[i * step];
     }
     float scale = (float)(1.0 / sum);

@@ -115,7 +115,7 @@ static int32_t map_of(const gc_step *s)
             return 1 + known[i].map;
         }
     }
-    bool exact = is_op(s, "Gelu") && gc_attr_find(&s->call.attrs, "approximate", GRADCAM_ATTR_STRING) == NULL;
+    bool exact = is_op(s, "Gelu") && strcmp(gc_attr_string(&s->call.attrs, "approximate", "none"), "none") == 0;
     return exact && !s->backward ? 1 + GC_MAP_GELU : 0;
 }
 
@@ -156,6 +156,27 @@ static bool fuse_silu(gc_plan *p, int32_t index)
     return true;
 }
 
+/* Add of a constant that holds one number for each column. */
+static bool fuse_bias(gc_plan *p, int32_t index, int32_t next)
+{
+    gc_step *s = &p->steps[index], *add = &p->steps[next];
+    const gc_tensor *result = &p->slots[s->result].value;
+    if (!is_op(add, "Add") || add->call.n_in != 2 || add->in[0] == add->in[1]) {
+        return false;
+    }
+    int32_t other = add->in[add->in[0] == s->result ? 1 : 0];
+    const gc_slot *slot = other < 0 ? NULL : &p->slots[other];
+    int64_t columns = result->shape[result->ndim - 1];
+    if (slot == NULL || !slot->constant || slot->value.ndim < 1 || slot->value.ndim > result->ndim ||
+        slot->value.shape[slot->value.ndim - 1] != columns || gc_numel(&slot->value) != columns ||
+        !same_layout(&p->slots[add->out[0]].value, result)) {
+        return false;
+    }
+    s->bias = other;
+    take_over(p, s, add);
+    return true;
+}
+
 static bool fuse_clip(gc_plan *p, int32_t index, int32_t next)
 {
     gc_step *s = &p->steps[index], *clip = &p->steps[next];
@@ -191,10 +212,14 @@ void gc_plan_fuse(gc_plan *p)
         gc_step *s = &p->steps[i];
         s->result = s->call.n_out > 0 ? s->out[0] : -1;
         s->residual = -1;
+        s->bias = -1;
         if (s->call.fuses == 0 || s->result < 0) {
             continue;
         }
         int32_t next = only_reader(p, i);
+        if (next >= 0 && (s->call.fuses & GC_FUSE_BIAS) != 0 && fuse_bias(p, i, next)) {
+            next = only_reader(p, i);
+        }
         if (next >= 0 && (s->call.fuses & GC_FUSE_ADD) != 0 && fuse_add(p, i, next)) {
             next = only_reader(p, i);
         }

@@ -242,6 +242,7 @@ static void set_pointers(gc_plan *p)
             s->call.out[k] = slot_value(p, k == 0 ? s->result : s->out[k]);
         }
         s->call.fusion.residual = slot_value(p, s->residual);
+        s->call.fusion.bias = slot_value(p, s->bias);
     }
 }
 

@@ -52,7 +52,7 @@ typedef struct gc_step {
     int32_t backward;               /* takes part in backward passes */
     int32_t fused;                  /* an earlier step writes its output */
     int32_t result;                 /* slot that forward writes as out[0] */
-    int32_t residual;               /* slot it adds on the way, or -1 */
+    int32_t residual, bias;         /* slots it adds on the way, or -1 */
 } gc_step;
 
 #define GC_MAX_FAULTS 8

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* Kernels over one row of numbers, included by isa_body.h.  Sums are taken in
+   vectors over RUN elements and those sums added in double, so that the error
+   does not grow with the length of the row. */
+
+enum { RUN = 1024 };
+
+/* Sum of (x - shift)^power over n <= RUN elements. */
+TARGET static GC_ALWAYS_INLINE float moment_run(int64_t n, const float *x, V shift, const int power)
+{
+    V sum[4] = {BC(0.0f), BC(0.0f), BC(0.0f), BC(0.0f)};
+    int64_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL) {
+        GC_UNROLL(4)
+        for (int k = 0; k < 4; k++) {
+            V d = LD(x + i + k * VL) - shift;
+            if (power == 2) {
+                d = d * d;
+            }
+            sum[k] += d;
+        }
+    }
+    for (; i + VL <= n; i += VL) {
+        V d = LD(x + i) - shift;
+        if (power == 2) {
+            d = d * d;
+        }
+        sum[0] += d;
+    }
+    float rest = 0.0f, by[VL];
+    ST(by, shift);
+    for (; i < n; i++) {
+        float d = x[i] - by[0];
+        rest += power == 2 ? d * d : d;
+    }
+    return sum_of((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;
+}
+
+TARGET static double moment(int64_t n, const float *x, float shift, int32_t power)
+{
+    double total = 0.0;
+    V by = BC(shift);
+    for (int64_t i = 0; i < n; i += RUN) {
+        int64_t run = n - i < RUN ? n - i : RUN;
+        total += (double)(power == 2 ? moment_run(run, x + i, by, 2) : moment_run(run, x + i, by, 1));
+    }
+    return total;
+}
+
+/* NaN is not seen: it comes through exp. */
+TARGET static GC_ALWAYS_INLINE float largest_of(int64_t n, const float *x)
+{
+    float top = x[0], part[VL];
+    int64_t i = 0;
+    if (n >= VL) {
+        V best = LD(x);
+        for (i = VL; i + VL <= n; i += VL) {
+            best = VMAX(LD(x + i), best);
+        }
+        ST(part, best);
+        for (int k = 0; k < VL; k++) {
+            top = part[k] > top ? part[k] : top;
+        }
+    }
+    for (; i < n; i++) {
+        top = x[i] > top ? x[i] : top;
+    }
+    return top;
+}
+
+/* The largest value is taken off first, so that exp cannot overflow. */
+TARGET static void softmax(int64_t n, const float *x, float *y)
+{
+    V top = BC(largest_of(n, x));
+    double total = 0.0;
+    for (int64_t first = 0; first < n; first += RUN) {
+        int64_t last = n - first < RUN ? n : first + RUN, i = first;
+        V sum = BC(0.0f);
+        for (; i + VL <= last; i += VL) {
+            V e = exp_of(LD(x + i) - top);
+            ST(y + i, e);
+            sum += e;
+        }
+        total += (double)sum_of(sum);
+        if (i < last) {
+            store_part(y + i, exp_of(load_part(x + i, last - i) - top), last - i);
+            for (; i < last; i++) {
+                total += (double)y[i];
+            }
+        }
+    }
+    float scale = (float)(1.0 / total);
+    for (int64_t i = 0; i < n; i++) {
+        y[i] *= scale;
+    }
+}
