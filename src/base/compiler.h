@@ -24,7 +24,6 @@
    GC_HAVE_VECTORS: arithmetic on vector types. */
 #if defined(__GNUC__) && !defined(GC_NO_SIMD)
 #define GC_HAVE_VECTORS 1
-#define GC_ALWAYS_INLINE inline __attribute__((always_inline))
 #if defined(__x86_64__)
 #define GC_HAVE_X86 1
 #define GC_TARGET_AVX2 __attribute__((target("avx2,fma")))
@@ -34,6 +33,10 @@
     (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&  \
      __builtin_cpu_supports("avx512vl") && GC_CPU_HAS_AVX2())
 #endif
+#endif
+
+#if defined(__GNUC__)
+#define GC_ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define GC_ALWAYS_INLINE inline
 #endif
