@@ -63,6 +63,10 @@ refuses 1 'this machine has' predict $model $scene --kernels mmx
 prints 'score' explain $model $scene --preprocess zero-one --output "$tmp/plain.png" --kernels plain
 refuses 1 'missing.jpg' explain $model missing.jpg
 refuses 1 'PNM' explain $model Makefile
+refuses 1 'Is a directory' explain $model docs
+refuses 1 'Is a directory' explain $model $scene --output docs
+refuses 1 'Is a directory' explain $model $scene --raw docs --output "$tmp/raw.png"
+refuses 1 'No such file' explain $model $scene --output "$tmp/nowhere/x.png"
 refuses 1 '--labels' explain $model $scene --target Trouser
 refuses 1 'no such label' explain $model $scene --target Umbrella --labels docs/demo/labels.txt
 refuses 1 'classes 0 to 9' explain $model $scene --target 10
@@ -90,6 +94,12 @@ prints '"parameters": 140974' info $model --json
 prints '"name": "relu7", "shape": [5, 64, 14, 14], "dtype": "f32", "default": true' info $model --json \
     --shape image=5x3x112x112
 refuses 1 'takes the shape' info $model --shape image=1x3x9x9
+
+printf 'shirt\nboot\n' >"$tmp/two.txt"
+prints 'shirt' predict $model $scene --labels "$tmp/two.txt" --top 10
+verdict 'labels that are too few are told' "$(grep -q 'names 2 classes, the network has 10' "$tmp/err" || cat "$tmp/err")"
+prints 'class   1 boot' explain $model $scene --labels "$tmp/two.txt" --target boot --output "$tmp/two.png"
+verdict 'and when explaining' "$(grep -q 'names 2 classes, the network has 10' "$tmp/err" || cat "$tmp/err")"
 
 # Formats that this build may lack are named, with what to do.
 printf '\377\330\377\340' >"$tmp/x.jpg"

@@ -275,6 +275,14 @@ static int choose_methods(struct job *job)
     return CLI_OK;
 }
 
+static void compare_labels(struct job *job)
+{
+    gc_tensor_desc d;
+    memset(&d, 0, sizeof d);
+    if (job->args->labels && !gc_run_describe(job->cn.run, gc_net_output_name(job->cn.net, 0), &d, NULL) && d.ndim > 1)
+        cli_labels_compare(&job->labels, job->args->labels, d.shape[1]);
+}
+
 static int explain(struct job *job)
 {
     const char *image = job->args->positional[1];
@@ -294,8 +302,10 @@ static int explain(struct job *job)
         rc = cli_photo_from_input(&job->cn, &job->photo);
     if (!rc && output)
         rc = write_picture(job, output);
-    if (!rc)
+    if (!rc) {
+        compare_labels(job);
         print_results(job);
+    }
     return rc;
 }
 

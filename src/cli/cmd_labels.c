@@ -78,6 +78,16 @@ void cli_labels_free(struct cli_labels *labels)
     memset(labels, 0, sizeof *labels);
 }
 
+void cli_labels_compare(const struct cli_labels *labels, const char *path, int64_t classes)
+{
+    size_t n = labels->count;
+    while (n > 0 && labels->line[n - 1][0] == 0)
+        n--;
+    if (n > 0 && (int64_t)n != classes)
+        fprintf(stderr, "gradcam: note: %s names %zu classes, the network has %lld; the names may be wrong\n", path, n,
+                (long long)classes);
+}
+
 const char *cli_labels_name(const struct cli_labels *labels, int64_t index)
 {
     return index >= 0 && (uint64_t)index < labels->count ? labels->line[index] : NULL;

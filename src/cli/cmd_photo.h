@@ -29,6 +29,9 @@ struct cli_labels {
 /* path NULL: no labels, which is no error. */
 int cli_labels_load(struct cli_labels *labels, const char *path);
 void cli_labels_free(struct cli_labels *labels);
+/* Says on stderr when there are not as many names as classes: those that are
+   printed may then be wrong, for example shifted by a background class. */
+void cli_labels_compare(const struct cli_labels *labels, const char *path, int64_t classes);
 /* NULL where there is none. */
 const char *cli_labels_name(const struct cli_labels *labels, int64_t index);
 /* A number, or a label or one of its comma-separated names. */

@@ -63,8 +63,10 @@ static int print_output(struct cli_net *cn, const struct cli_args *args, const s
         return rc;
     gc_tensor_describe(dense, &d);
     rc = check_classes(name, &d, cli_tensor_count(&d));
-    if (!rc)
+    if (!rc) {
+        cli_labels_compare(labels, args->labels, (int64_t)cli_tensor_count(&d));
         rc = print_top(d.data, cli_tensor_count(&d), args->top ? args->top : 5, labels);
+    }
     gc_tensor_unref(dense);
     return rc;
 }

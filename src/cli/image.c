@@ -2,6 +2,7 @@
 /* Pictures: memory, reading a file, which format it is. */
 #include "image_load.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,8 @@ static int file_size(FILE *f, size_t *size)
 
 static int read_open(FILE *f, img_bytes *b, img_sink s)
 {
+    if (fgetc(f) == EOF && ferror(f)) /* a folder opens, too */
+        return img_fail2(s, strerror(errno), "cannot read an image from it");
     if (file_size(f, &b->size))
         return img_fail(s, "cannot tell the file's size (is it a regular file?)");
     if (b->size == 0)
@@ -93,7 +96,7 @@ static int read_file(const char *path, img_bytes *b, img_sink s)
     int rc;
     FILE *f = fopen(path, "rb");
     if (!f)
-        return img_fail(s, "cannot open the file (check the path and permissions)");
+        return img_fail2(s, strerror(errno), "cannot open the image");
     rc = read_open(f, b, s);
     fclose(f);
     return rc;

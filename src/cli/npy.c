@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "npy.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -415,8 +416,11 @@ int cli_npy_save(const char *path, char kind, int item_size, const void *data, i
         count_bytes(item_size, ndim, shape, &bytes) || (bytes && !data))
         return report(path, "this array cannot be saved as .npy", msg, msg_size);
     f = fopen(path, "wb");
-    if (!f)
-        return report(path, "cannot create the file", msg, msg_size);
+    if (!f) {
+        char why[160];
+        snprintf(why, sizeof why, "cannot create the file: %s", strerror(errno));
+        return report(path, why, msg, msg_size);
+    }
     n = format_header(head, sizeof head, kind, item_size, ndim, shape);
     bad = fwrite(head, 1, n, f) != n;
     bad = bad || write_items(f, (const unsigned char *)data, (size_t)item_size, bytes);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "png_store.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #define BLOCK_MAX 65535u
 
@@ -123,7 +125,7 @@ static void put_trailer(writer *w)
 static int fail(char *msg, size_t msg_size, const char *path, const char *text)
 {
     if (msg && msg_size)
-        snprintf(msg, msg_size, "%s: %s", path, text);
+        snprintf(msg, msg_size, "%s: the picture cannot be written: %s", path, text);
     return 1;
 }
 
@@ -135,7 +137,7 @@ int png_store_write(const char *path, const unsigned char *rgb, int width, int h
         return fail(msg, msg_size, path, "image sides must be 1 to 32768 pixels");
     w.f = fopen(path, "wb");
     if (!w.f)
-        return fail(msg, msg_size, path, "cannot create the file");
+        return fail(msg, msg_size, path, strerror(errno));
     put_header(&w, width, height);
     for (y = 0; y < height; y++)
         put_row(&w, rgb + (size_t)y * (size_t)width * 3, (uint32_t)width * 3u);
@@ -145,5 +147,5 @@ int png_store_write(const char *path, const unsigned char *rgb, int width, int h
     if (!bad)
         return 0;
     remove(path);
-    return fail(msg, msg_size, path, "writing failed (is the disk full?)");
+    return fail(msg, msg_size, path, "is the disk full?");
 }
