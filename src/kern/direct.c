@@ -95,7 +95,7 @@ int64_t gc_direct_scratch(const gc_gather *g)
 {
     int64_t n = needs_padding(g) ? g->in_c * g->groups : 0, table = table_floats(g);
     if (is_sliced(g)) {
-        return table + BLOCK * (SLICE + SLICE_PAD);
+        return table + BLOCK * (SLICE + 4 + SLICE_PAD); /* slices begin at multiples of 4: one may be 3 longer */
     }
     for (int i = 0; i < 3 && n > 0; i++) {
         if (!gc_mul_ok(n, reach(&g->dim[i]), &n)) {
