@@ -81,6 +81,21 @@ static void choose_sizes(conv *c, bool depthwise)
     g->out_c = depthwise ? 1 : check_between(1, check_chance(3) ? 2 * g->kern->nr + 3 : g->kern->nr);
 }
 
+/* So many channels that they are taken in slices: around the sizes of a slice
+   and of a block of places. */
+static void choose_sliced(conv *c, int64_t index)
+{
+    static const int64_t channels[] = {2047, 512, 1536, 1025};
+    gc_gather *g = &c->g;
+    for (int i = 0; i < 3; i++) {
+        no_dim(&g->dim[i], &c->w.kernel[i]);
+    }
+    g->dim[2].in = g->dim[2].places = g->dim[2].out = 224 + index % 2;
+    g->images = g->groups = 1;
+    g->in_c = channels[index];
+    g->out_c = 4 * g->kern->nr + check_between(0, 3);
+}
+
 /* 3 x 3 taps at stride 1, whole vectors of channels. */
 static void choose_winograd(conv *c)
 {
@@ -337,7 +352,7 @@ static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, const ch
     return s ? s : gc_conv_run(ctx, &c->g, method, c->in, packed, &c->epi, out, work, workers);
 }
 
-static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method)
+static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method, int64_t sliced)
 {
     conv c;
     static magnitudes w;
@@ -348,6 +363,8 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
     if (wino) {
         choose_winograd(&c);
         check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w.w);
+    } else if (sliced >= 0) {
+        choose_sliced(&c, sliced);
     } else {
         choose_sizes(&c, method == GC_CONV_DEPTHWISE);
     }
@@ -370,13 +387,16 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
 void check_conv(const gc_ctx *one_worker, const gc_ctx *many)
 {
     for (int i = 0; i < check_rounds(600); i++) {
-        one(one_worker, many, GC_CONV_DIRECT);
+        one(one_worker, many, GC_CONV_DIRECT, -1);
+    }
+    for (int i = 0; i < check_rounds(4); i++) {
+        one(one_worker, many, GC_CONV_DIRECT, i);
     }
     for (int i = 0; i < check_rounds(300); i++) {
-        one(one_worker, many, GC_CONV_DEPTHWISE);
+        one(one_worker, many, GC_CONV_DEPTHWISE, -1);
     }
     for (int i = 0; i < check_rounds(5) && gc_kern_of(one_worker)->vl > 1; i++) {
-        one(one_worker, many, GC_CONV_WINO4);
-        one(one_worker, many, GC_CONV_WINO2);
+        one(one_worker, many, GC_CONV_WINO4, -1);
+        one(one_worker, many, GC_CONV_WINO2, -1);
     }
 }

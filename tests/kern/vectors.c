@@ -130,11 +130,69 @@ static void one_map(const gc_kern *k, int kind, int64_t n, bool in_place)
     check_intact();
 }
 
+/* ---- rows ---- */
+
+/* Sums are taken over runs of so many elements. */
+enum { RUN = 1024 };
+
+static double roundings(int64_t n)
+{
+    return (double)(n < RUN ? n : RUN) + 7.0;
+}
+
+static void one_moment(const gc_kern *k)
+{
+    int64_t n = check_between(1, check_chance(6) ? 3 * RUN : 200);
+    int32_t power = (int32_t)check_between(1, 2);
+    float shift = check_value();
+    double sum = 0.0, size = 0.0;
+    check_case("moment %d of %d values", (int)power, (int)n);
+    const float *x = check_random_buffer(n);
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)x[i] - (double)shift;
+        sum += power == 2 ? d * d : d;
+        size += power == 2 ? d * d : fabs(d);
+    }
+    check_that(check_near((float)k->moment(n, x, shift, power), sum, roundings(n), size), "wrong sum");
+    check_intact();
+}
+
+/* Errors of both exponential functions, of the differences that they are taken
+   of, and of the sum. */
+static void one_softmax(const gc_kern *k)
+{
+    int64_t n = check_between(1, check_chance(6) ? 3 * RUN : 100), wrong = 0;
+    float scale = check_chance(2) ? 1.0f : 30.0f;
+    double top = -INFINITY, total = 0.0, u = ldexp(1.0, -24);
+    check_case("softmax of %d values", (int)n);
+    float *x = check_random_buffer(n), *copy = check_buffer(n, 1), *y = check_chance(2) ? x : check_marked_buffer(n);
+    bool nan = check_chance(8);
+    for (int64_t i = 0; i < n; i++) {
+        copy[i] = x[i] *= scale;
+        top = fmax(top, (double)x[i]);
+    }
+    int64_t spoilt = check_between(0, n - 1);
+    copy[spoilt] = x[spoilt] = nan ? NAN : x[spoilt];
+    for (int64_t i = 0; i < n; i++) {
+        total += exp((double)copy[i] - top);
+    }
+    k->softmax(n, x, y);
+    for (int64_t i = 0; i < n; i++) {
+        double want = exp((double)copy[i] - top) / total, range = 4.0 * (double)scale;
+        wrong += nan ? y[i] == y[i]
+                     : fabs((double)y[i] - want) > want * (8e-7 + (range + roundings(n)) * u) + ldexp(1.0, -119);
+    }
+    check_that(wrong == 0, "wrong values");
+    check_intact();
+}
+
 void check_vectors(const gc_kern *k)
 {
     for (int i = 0; i < check_rounds(600); i++) {
         one_dots(k);
         one_axpys(k);
+        one_moment(k);
+        one_softmax(k);
     }
     for (int kind = GC_MAP_EXP; kind <= GC_MAP_HARD_SWISH; kind++) {
         one_map(k, kind, check_rounds(200000), kind % 2 == 0);
