@@ -151,7 +151,9 @@ typedef struct gc_ctx_options {
 } gc_ctx_options;
 
 /* Makes a context; options may be NULL.  Reference-counted: networks and runs
-   keep it alive.  ref and unref may be called from any thread. */
+   keep it alive.  ref (returns ctx) and unref may be called from any thread.
+   Errors: INVALID (half an allocator, an executor without parallel_for, more
+   than 1024 threads), ABI, NOMEM (also when a thread cannot be started). */
 GRADCAM_API gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *err);
 GRADCAM_API gc_ctx *gc_ctx_ref(gc_ctx *ctx);
 GRADCAM_API void gc_ctx_unref(gc_ctx *ctx);
@@ -193,12 +195,24 @@ typedef struct gc_tensor_desc {
     void *reserved1;
 } gc_tensor_desc;
 
+/* Makes a tensor with one reference; desc itself is copied.  Dimensions may be 0,
+   ndim 0 is a scalar.  On an error `release` is not called: the data stay the
+   host's.  Errors: INVALID (a NULL), DTYPE (unknown type), SHAPE (more than 8
+   dimensions, a negative one, or a size that overflows), ABI, NOMEM.
+       gc_tensor_desc d = {0};
+       d.dtype = GRADCAM_F32, d.ndim = 4, d.data = pixels;
+       d.shape[0] = 1, d.shape[1] = 3, d.shape[2] = d.shape[3] = 224;
+       gc_tensor_create(ctx, &d, &image, &err);                            */
 GRADCAM_API gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor **out, gc_error *err);
-/* Fills *desc (always with explicit strides). */
+/* Fills *desc, always with explicit strides, in elements; `data` is the tensor's
+   own memory, valid as long as the tensor; `release` and `user` are NULL.  Only
+   a NULL argument is an error, GRADCAM_E_INVALID. */
 GRADCAM_API gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc);
-/* Element by element with conversion of the type; shapes must be equal. */
+/* Copies element by element, any strides on either side, with conversion of the
+   type; dst keeps its own.  Errors: INVALID (a NULL), SHAPE (the shapes differ). */
 GRADCAM_API gc_status gc_tensor_copy(const gc_tensor *src, gc_tensor *dst, gc_error *err);
-/* One reference more or less; t is returned.  A tensor that is borrowed from a
+/* One reference more (t is returned; NULL gives NULL) or less; at the last one
+   `release` is called on the thread that lets go.  A tensor that is borrowed from a
    run or a callback is not counted: gc_tensor_ref does not make it last. */
 GRADCAM_API gc_tensor *gc_tensor_ref(gc_tensor *t);
 GRADCAM_API void gc_tensor_unref(gc_tensor *t);
@@ -231,27 +245,38 @@ typedef struct gc_load_options {
    change until 6).  Weights are copied.  A model that
    uses an operator which is not implemented is refused with a message that
    lists all such nodes. */
+/* path: as the C library opens it.  data: read during the call only.  reader:
+   called during the call only.  options NULL: all zero.  The net has one
+   reference and keeps ctx alive.
+   Errors: INVALID (a NULL), IO (the file or the reader), FORMAT (no ONNX model,
+   or a contradiction in it; gc_error.offset says where when that is known),
+   UNSUPPORTED (operators, types or opsets), LIMIT, CALLBACK (read_external),
+   NOMEM, ABI. */
 GRADCAM_API gc_status gc_net_load_file(gc_ctx *ctx, const char *path, const gc_load_options *options, gc_net **out,
                                        gc_error *err);
 GRADCAM_API gc_status gc_net_load_memory(gc_ctx *ctx, const void *data, size_t size, const gc_load_options *options,
                                          gc_net **out, gc_error *err);
 GRADCAM_API gc_status gc_net_load_reader(gc_ctx *ctx, const gc_reader *reader, const gc_load_options *options,
                                          gc_net **out, gc_error *err);
+/* One reference more (net is returned) or less, from any thread. */
 GRADCAM_API gc_net *gc_net_ref(gc_net *net);
 GRADCAM_API void gc_net_unref(gc_net *net);
 
 /* Queries.  Strings live as long as the network.  Indices out of range give
    NULL or -1. */
 GRADCAM_API int32_t gc_net_node_count(const gc_net *net);
+/* The node's name, and its operator's, such as "Conv". */
 GRADCAM_API const char *gc_net_node_name(const gc_net *net, int32_t node);
 GRADCAM_API const char *gc_net_node_op(const gc_net *net, int32_t node);
 GRADCAM_API int32_t gc_net_node_output_count(const gc_net *net, int32_t node);
 /* The value that output k of the node is called. */
 GRADCAM_API const char *gc_net_node_output(const gc_net *net, int32_t node, int32_t k);
+/* Likewise of its inputs, weights among them; "" for one left out. */
 GRADCAM_API int32_t gc_net_node_input_count(const gc_net *net, int32_t node);
 GRADCAM_API const char *gc_net_node_input(const gc_net *net, int32_t node, int32_t k);
 /* The node whose output a value is, or -1 (inputs, weights, unknown names). */
 GRADCAM_API int32_t gc_net_producer(const gc_net *net, const char *value);
+/* What has to be bound before a run; weights are not among them. */
 GRADCAM_API int32_t gc_net_input_count(const gc_net *net);
 GRADCAM_API const char *gc_net_input_name(const gc_net *net, int32_t k);
 /* Declared type and shape of an input; a symbolic dimension is -1, an
@@ -259,6 +284,7 @@ GRADCAM_API const char *gc_net_input_name(const gc_net *net, int32_t k);
 GRADCAM_API gc_status gc_net_input_desc(const gc_net *net, int32_t k, gc_tensor_desc *desc);
 /* Elements of all floating-point weights, those inside Constant nodes left out. */
 GRADCAM_API int64_t gc_net_parameter_count(const gc_net *net);
+/* In the model's order; the first is what a target means by default. */
 GRADCAM_API int32_t gc_net_output_count(const gc_net *net);
 GRADCAM_API const char *gc_net_output_name(const gc_net *net, int32_t k);
 
@@ -282,9 +308,14 @@ typedef struct gc_attr {
     uint32_t reserved0;
 } gc_attr;
 
+/* opset: the version of ONNX's operators that is meant, 6 or more, such as 13.
+   The builder keeps ctx alive.  All its calls: INVALID (a NULL), STATE (the
+   builder is NULL or finished), NOMEM; strings, descriptions and attributes are
+   copied and need not outlive the call; tensors are referenced as weights are. */
 GRADCAM_API gc_status gc_builder_create(gc_ctx *ctx, int32_t opset, gc_builder **out, gc_error *err);
 GRADCAM_API void gc_builder_destroy(gc_builder *b);
-/* An input called `name`; shape with -1 for a dimension left open. */
+/* An input called `name`; shape with -1 for a dimension left open;
+   desc->data is not looked at.  FORMAT: a value of that name is there already. */
 GRADCAM_API gc_status gc_builder_input(gc_builder *b, const char *name, const gc_tensor_desc *desc, gc_error *err);
 /* A weight: the tensor is referenced, not copied; row-major float32 and integers
    are lent as they are, so borrowed data must outlive the network.  Other
@@ -294,9 +325,11 @@ GRADCAM_API gc_status gc_builder_weight(gc_builder *b, const char *name, gc_tens
 GRADCAM_API gc_status gc_builder_node(gc_builder *b, const char *op, const char *name, const char *const *inputs,
                                       size_t n_inputs, const char *const *outputs, size_t n_outputs,
                                       const gc_attr *attrs, size_t n_attrs, gc_error *err);
+/* Makes a value an output; outputs have the order of these calls. */
 GRADCAM_API gc_status gc_builder_output(gc_builder *b, const char *name, gc_error *err);
 /* Checks the network and hands it out; the builder stays to be destroyed and
-   takes no further calls.  Nodes may have been added in any order. */
+   takes no further calls.  Nodes may have been added in any order.  Refused as a
+   model from a file would be, with FORMAT or UNSUPPORTED. */
 GRADCAM_API gc_status gc_builder_finish(gc_builder *b, gc_net **out, gc_error *err);
 
 /* Custom operators: what the library does not know, or what the host does
@@ -327,16 +360,20 @@ typedef struct gc_op_def {
     void (*destroy)(void *user);                         /* NULL, or called when the context ends */
 } gc_op_def;
 /* For networks made afterwards; wins over a built-in operator of that name.
-   Strings are copied.  Not while another thread loads with the same context. */
+   Strings are copied; INVALID without op, infer or forward.  Not while another thread loads with the same context. */
 GRADCAM_API gc_status gc_ctx_register_op(gc_ctx *ctx, const gc_op_def *def, gc_error *err);
 
-/* Inside the functions.  Borrowed; NULL where the input or output is absent. */
+/* Inside the functions.  Tensors are borrowed until the function returns, and NULL
+   where the input or output is absent or i out of range; counts include absent
+   ones at the front and between.  Gradients exist in backward only. */
 GRADCAM_API int32_t gc_op_input_count(const gc_op_call *call);
 GRADCAM_API int32_t gc_op_output_count(const gc_op_call *call);
 GRADCAM_API const gc_tensor *gc_op_input(const gc_op_call *call, int32_t i);
 GRADCAM_API gc_tensor *gc_op_output(const gc_op_call *call, int32_t i);
 GRADCAM_API const gc_tensor *gc_op_grad_output(const gc_op_call *call, int32_t i);
 GRADCAM_API gc_tensor *gc_op_grad_input(const gc_op_call *call, int32_t i);
+/* In infer only.  dtype: F32, I64, I32, U8 or BOOL; shape[0..ndim) is copied.  Its
+   status is infer's to return: INVALID, SHAPE or LIMIT, with a message of its own. */
 GRADCAM_API gc_status gc_op_declare_output(gc_op_call *call, int32_t i, gc_dtype dtype, int32_t ndim,
                                            const int64_t *shape);
 /* GRADCAM_E_NOT_FOUND when there is no such attribute; data lives as long as the network. */
@@ -347,6 +384,10 @@ GRADCAM_API gc_status gc_op_error(gc_op_call *call, gc_status status, const char
 /* ---- 7. running --------------------------------------------------------- */
 
 typedef struct gc_run gc_run;
+/* One execution of a network: its inputs, activations, gradients and hooks.  It
+   keeps the net alive; nothing of size is allocated before gc_run_prepare.
+   Destroy it when no other call on it is in progress; NULL is allowed.  Tensors
+   that were got from it are gone with it.  Errors: INVALID, NOMEM. */
 GRADCAM_API gc_status gc_run_create(gc_net *net, gc_run **out, gc_error *err);
 GRADCAM_API void gc_run_destroy(gc_run *run);
 /* Borrowed; live as long as the run. */
@@ -356,18 +397,23 @@ GRADCAM_API gc_ctx *gc_run_ctx(gc_run *run);
 /* Binds an input; name may be NULL where the network has one input.  The
    tensor is referenced and read at every forward pass, so that its numbers may
    be changed in place between passes; floating types are converted.  A new
-   shape makes the next forward pass prepare again. */
+   shape makes the next forward pass prepare again.  Errors: INVALID (a NULL),
+   NOT_FOUND (no such input, or NULL where there are several), SHAPE (not the
+   declared one). */
 GRADCAM_API gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error *err);
 
 enum { GRADCAM_WATCH_VALUE = 1, GRADCAM_WATCH_GRAD = 2 };
 /* Asks that a value (and its gradient) be kept for reading.  Names are value
    names, or node names meaning the node's first output.  Takes effect with
    the next gc_run_forward and lasts as long as the run: fewer watched values,
-   less memory and more fusion.  Outputs of the network are always kept. */
+   less memory and more fusion.  Outputs of the network are always kept.
+   Errors: INVALID (`what` is no combination of the two), NOT_FOUND, NOMEM. */
 GRADCAM_API gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err);
 
 /* Plans for the shapes of the bound inputs and allocates everything.  Done by
-   gc_run_forward when needed; afterwards forward and backward allocate nothing. */
+   gc_run_forward when needed; afterwards forward and backward allocate nothing.
+   Errors: STATE (an input is not bound), SHAPE and DTYPE (an operator cannot
+   take what reaches it; gc_error.node names it), LIMIT, NOMEM. */
 GRADCAM_API gc_status gc_run_prepare(gc_run *run, gc_error *err);
 /* exact 1: convolutions and their gradients are sums of products and nothing
    else; the error is at most the number of products times 2^-24 times the sum of
@@ -375,23 +421,31 @@ GRADCAM_API gc_status gc_run_prepare(gc_run *run, gc_error *err);
    time and has a larger error.  Lasts as long as the run; a change makes the next
    forward pass prepare again. */
 GRADCAM_API gc_status gc_run_set_exact(gc_run *run, int32_t exact, gc_error *err);
+/* Computes every output and every watched value.  Errors: those of
+   gc_run_prepare, CALLBACK (a hook, a custom operator or the executor failed),
+   CANCELLED. */
 GRADCAM_API gc_status gc_run_forward(gc_run *run, gc_error *err);
 
 /* Starts a backward pass at value `name` (NULL: the only output) from `seed`,
    which has the value's shape, down to every value watched with
    GRADCAM_WATCH_GRAD.  The seed's value must be kept (an output or watched).
    May be called again and again after one forward pass; gradients are those of
-   the last call, not a sum. */
+   the last call, not a sum.  The seed is read during the call only; any floating
+   type.  Errors: INVALID (no seed), NOT_FOUND, STATE (no forward pass yet, or the
+   value was not kept), SHAPE, NO_GRADIENT (an integer value, or an operator on
+   the way has no gradient; gc_error.node names it), CALLBACK, CANCELLED. */
 GRADCAM_API gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, gc_error *err);
 
 /* The value, or its gradient after gc_run_backward, as a view in the network's
    own order of dimensions, with strides of the library's choice.  Borrowed:
    valid until the run prepares again, its numbers until the next pass.
    gc_run_gradient: GRADCAM_E_NO_GRADIENT when the last backward pass did not
-   reach the value (the gradient is zero). */
+   reach the value (the gradient is zero).  Both: NOT_FOUND, and STATE when there
+   was no pass yet or the value was not watched. */
 GRADCAM_API gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
 GRADCAM_API gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
-/* Shape and type of any value after gc_run_prepare; data is NULL. */
+/* Shape and type of any value after gc_run_prepare; data is NULL.  Errors:
+   INVALID, NOT_FOUND, STATE (not prepared). */
 GRADCAM_API gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, gc_error *err);
 /* Bytes that the prepared run holds for activations, gradients, workspace. */
 GRADCAM_API size_t gc_run_arena_bytes(const gc_run *run);
@@ -429,7 +483,8 @@ enum {
    Gelu, Mish and the like.  The methods of section 8 set it themselves and
    leave it plain. */
 GRADCAM_API gc_status gc_run_set_rule(gc_run *run, gc_rule rule, gc_error *err);
-/* The nodes at which the last backward pass applied a rule other than plain. */
+/* The nodes at which the last backward pass applied a rule other than plain,
+   as indices for gc_net_node_name; -1 when k is out of range. */
 GRADCAM_API int32_t gc_run_rule_node_count(const gc_run *run);
 GRADCAM_API int32_t gc_run_rule_node(const gc_run *run, int32_t k);
 
@@ -447,11 +502,16 @@ typedef struct gc_hook_event {
     const char *name;  /* of the value */
     gc_tensor *tensor; /* borrowed until the hook returns */
 } gc_hook_event;
-/* Nonzero stops the pass with GRADCAM_E_CALLBACK and that code in gc_error. */
+/* Nonzero stops the pass with GRADCAM_E_CALLBACK and that code in
+   gc_error.user_code.  The callback may add and remove hooks and query the run,
+   but not run it. */
 typedef int32_t (*gc_hook_fn)(void *user, const gc_hook_event *event);
+/* flags: FORWARD or BACKWARD or both, and WRITE if it changes numbers.  name as in
+   gc_run_watch; the value is kept as if watched.  *hook, if hook is not NULL,
+   becomes the number for gc_run_remove_hook.  Errors: INVALID, NOT_FOUND, NOMEM. */
 GRADCAM_API gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook_fn fn, void *user,
                                       int32_t *hook, gc_error *err);
-/* Allowed at any time, also from inside a hook. */
+/* Allowed at any time, also from inside a hook.  NOT_FOUND: no such hook any more. */
 GRADCAM_API gc_status gc_run_remove_hook(gc_run *run, int32_t hook);
 
 /* ---- 8. explanations ---------------------------------------------------- */
@@ -517,11 +577,17 @@ typedef struct gc_explain_options {
 
 /* All of them: inputs must be bound; the forward pass is run.  options may be
    NULL.  *map is a new row-major float32 tensor, the caller's to unref.  Values
-   that a method needs stay watched, so that the next call prepares nothing. */
+   that a method needs stay watched, so that the next call prepares nothing.
+   Errors of them all: INVALID (a NULL, an option out of range, a class or element
+   that is not there), NOT_FOUND (layer, output or input; or no layer that a map
+   could be drawn on), SHAPE (`into`, the seed, a layer without channels), DTYPE,
+   ABI, and those of gc_run_forward and gc_run_backward.  A target that does not
+   depend on the layer is no error: the map is zero, and the report warns. */
 
 /* CAM, Zhou 2015, eq. 2: M_c(x, y) = sum_k w_k^c f_k(x, y), signed, at the
    layer's resolution: shape [N, spatial...].  The layer must be followed by
-   global average pooling and a linear classifier, or by pooling alone. */
+   global average pooling and a linear classifier, or by pooling alone; else
+   GRADCAM_E_UNSUPPORTED names the node that breaks the pattern. */
 GRADCAM_API gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err);
 
 /* Grad-CAM, Selvaraju 2017, eq. 1 and 2: alpha_k = mean over positions of
@@ -539,7 +605,8 @@ GRADCAM_API gc_status gc_guided_backprop(gc_run *run, const gc_explain_options *
                                          gc_error *err);
 
 /* Guided Grad-CAM, Selvaraju 2017: the product of guided backpropagation and
-   the Grad-CAM map resized to the input; shape of the input. */
+   the Grad-CAM map resized to the input; shape of the input.  UNSUPPORTED when
+   the input is not [N, C, H, W] or the map not two-dimensional. */
 GRADCAM_API gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err);
 
 /* The values that a map can be drawn on: float32 with a spatial extent, on a way
@@ -554,10 +621,12 @@ GRADCAM_API gc_status gc_candidate_layers(gc_run *run, const gc_target *target, 
 /* ---- 9. maps ------------------------------------------------------------ */
 
 /* Resizes the last two dimensions of src into those of dst: float32, any
-   strides, the same rank, leading dimensions equal; mode is GRADCAM_RESIZE_*. */
+   strides, the same rank, leading dimensions equal; mode is GRADCAM_RESIZE_*.
+   Errors: INVALID (a NULL, the mode), SHAPE (other ranks or leading dimensions, an
+   empty map). */
 GRADCAM_API gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tensor *dst, gc_error *err);
 /* In place, each sample (leading index) by itself: (x - min) / (max - min); a
-   constant sample becomes 0.  Row-major float32. */
+   constant sample becomes 0.  Row-major float32, else INVALID. */
 GRADCAM_API gc_status gc_map_normalize(gc_tensor *map, gc_error *err);
 
 #ifdef __cplusplus
