@@ -153,7 +153,7 @@ typedef struct gc_ctx_options {
 /* Makes a context; options may be NULL.  Reference-counted: networks and runs
    keep it alive.  ref (returns ctx) and unref may be called from any thread.
    Errors: INVALID (half an allocator, an executor without parallel_for, more
-   than 1024 threads), ABI, NOMEM (also when a thread cannot be started). */
+   than 1024 threads), NOT_FOUND (kernels), ABI, NOMEM (also when a thread cannot be started). */
 GRADCAM_API gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *err);
 GRADCAM_API gc_ctx *gc_ctx_ref(gc_ctx *ctx);
 GRADCAM_API void gc_ctx_unref(gc_ctx *ctx);
