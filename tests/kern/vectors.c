@@ -88,7 +88,7 @@ static bool good_value(int kind, float x, float y)
     if (kind == GC_MAP_HARD_SWISH || (kind == GC_MAP_GELU && x < 0)) {
         size = fabs((double)x);
     }
-    return fabs((double)y - want) <= 4e-7 * size + ldexp(1.0, -119);
+    return fabs((double)y - want) <= (kind == GC_MAP_ERF ? 5e-7 : 4e-7) * size + ldexp(1.0, -119);
 }
 
 static const float edges[] = {
@@ -169,7 +169,7 @@ static void one_softmax(const gc_kern *k)
     bool nan = check_chance(8);
     for (int64_t i = 0; i < n; i++) {
         copy[i] = x[i] *= scale;
-        top = fmax(top, (double)x[i]);
+        top = (double)x[i] > top ? (double)x[i] : top;
     }
     int64_t spoilt = check_between(0, n - 1);
     copy[spoilt] = x[spoilt] = nan ? NAN : x[spoilt];
