@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Runs the test programs given after the build folder, the ONNX node tests (where
-# there are Python and the data) and the lint; prints "N passed, N failed, N
+# Runs the test programs given after the build folder, the ONNX node tests and the
+# hostile files (where there are Python and the data) and the lint; prints "N passed, N failed, N
 # skipped" and fails when anything failed.
 build=$1
 shift
@@ -17,8 +17,10 @@ count() { # the closing line of one program
     passed=$((passed + p)) failed=$((failed + ${f:-0})) skipped=$((skipped + ${s:-0}))
 }
 
+have_python() { python3 -c 'import numpy, onnx' 2>/dev/null; }
+
 conformance() {
-    if python3 -c 'import numpy, onnx' 2>/dev/null; then
+    if have_python; then
         # a sanitizer's runtime must be there before the interpreter
         runtime=$(ldd "$build/libgradcam.so" 2>/dev/null | sed -n 's/.*=> \([^ ]*lib[at]san[^ ]*\) .*/\1/p')
         LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0:$ASAN_OPTIONS GRADCAM_LIBRARY=$build/libgradcam.so \
@@ -28,11 +30,19 @@ conformance() {
     fi
 }
 
-for test in "$@" conformance "sh tests/command.sh" "sh tests/bench/check.sh" "sh tests/lint.sh"; do
+malformed() {
+    if have_python; then
+        python3 tests/python/malformed.py "$build/gradcam"
+    else
+        printf 'skipped: the hostile files want Python 3 with numpy and onnx\n0 passed, 0 failed, 1 skipped\n'
+    fi
+}
+
+for test in "$@" conformance malformed "sh tests/command.sh" "sh tests/bench/check.sh" "sh tests/lint.sh"; do
     echo "== $test"
     case $test in
     sh*) $test "$build" >"$build/tmp/out" 2>&1 ;;
-    conformance) conformance >"$build/tmp/out" 2>&1 ;;
+    conformance | malformed) "$test" >"$build/tmp/out" 2>&1 ;;
     *) "./$test" "$build/tmp" >"$build/tmp/out" 2>&1 ;;
     esac
     sed '$d' "$build/tmp/out"

@@ -90,14 +90,19 @@ static gc_status bits_forward(gc_op_call *c)
     return GRADCAM_OK;
 }
 
-/* ---- BitCast: the same bytes under another type ---- */
+/* ---- BitCast: the same bytes under another type.  A float of 8 bytes is a double,
+   which the engine holds as float32: its bits are those of the rounded number ---- */
 
 static gc_status cast_infer(gc_op_call *c)
 {
     gc_dtype dtype = 0;
     GC_TRY(gc_op_need(c, 0));
     const gc_tensor *x = c->in[0];
-    switch (gc_attr_int(&c->attrs, "to", 0)) { /* numbers of TensorProto.DataType */
+    int64_t to = gc_attr_int(&c->attrs, "to", 0);
+    if ((to == 11 && x->dtype == GRADCAM_I64) || (to == 7 && x->dtype == GRADCAM_F32)) {
+        return gc_op_set_output(c, 0, to == 7 ? GRADCAM_I64 : GRADCAM_F32, x->ndim, x->shape);
+    }
+    switch (to) { /* numbers of TensorProto.DataType */
     case 1: dtype = GRADCAM_F32; break;
     case 2: dtype = GRADCAM_U8; break;
     case 6: dtype = GRADCAM_I32; break;
@@ -105,15 +110,31 @@ static gc_status cast_infer(gc_op_call *c)
     default: break;
     }
     if (dtype == 0 || gc_dtype_size(dtype) != gc_dtype_size(x->dtype)) {
-        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "only between float, int32, int64 and uint8 of one size");
+        return gc_op_fail(c, GRADCAM_E_UNSUPPORTED, "only between float, double, int32, int64 and uint8 of one size");
     }
     return gc_op_set_output(c, 0, dtype, x->ndim, x->shape);
+}
+
+static void cast_doubles(const gc_tensor *x, gc_tensor *y)
+{
+    for (int64_t i = 0; i < gc_numel(x); i++) {
+        double value = 0.0;
+        if (x->dtype == GRADCAM_F32) {
+            value = (double)((const float *)x->data)[i];
+            memcpy((int64_t *)y->data + i, &value, sizeof value);
+        } else {
+            memcpy(&value, (const int64_t *)x->data + i, sizeof value);
+            ((float *)y->data)[i] = (float)value;
+        }
+    }
 }
 
 static gc_status cast_forward(gc_op_call *c)
 {
     gc_tensor *y = c->out[0];
-    if (y != NULL && gc_numel(y) > 0) {
+    if (y != NULL && gc_dtype_size(y->dtype) != gc_dtype_size(c->in[0]->dtype)) {
+        cast_doubles(c->in[0], y);
+    } else if (y != NULL && gc_numel(y) > 0) {
         memcpy(y->data, c->in[0]->data, (size_t)gc_numel(y) * gc_dtype_size(y->dtype));
     }
     return GRADCAM_OK;

@@ -7,14 +7,17 @@
 #include <string.h>
 
 static const gc_op *const families[] = {
-    gc_ops_layernorm,  gc_ops_rownorm,        gc_ops_einsum,   gc_ops_attention, gc_ops_rotary, gc_ops_loss,
-    gc_ops_swiglu,     gc_ops_cumulative,     gc_ops_det,      gc_ops_conv,      gc_ops_pool,   gc_ops_norm,
-    gc_ops_linear,     gc_ops_activation,     gc_ops_unary,    gc_ops_binary,    gc_ops_logic,  gc_ops_softmax,
-    gc_ops_reduce,     gc_ops_shape,          gc_ops_move,     gc_ops_const,     gc_ops_rnn,    gc_ops_select,
-    gc_ops_gridsample, gc_ops_lppool,         gc_ops_unpool,   gc_ops_col2im,    gc_ops_roi,    gc_ops_causal_conv,
-    gc_ops_deform,     gc_ops_tensor_scatter, gc_ops_sequence, gc_ops_bitwise,   gc_ops_unique, gc_ops_signal,
-    gc_ops_index,      gc_ops_gather,         gc_ops_scatter,  gc_ops_topk,      gc_ops_resize, gc_ops_depth_space,
-    gc_ops_pad,
+    gc_ops_layernorm,  gc_ops_rownorm,     gc_ops_einsum,  gc_ops_attention,
+    gc_ops_rotary,     gc_ops_loss,        gc_ops_swiglu,  gc_ops_cumulative,
+    gc_ops_det,        gc_ops_conv,        gc_ops_pool,    gc_ops_norm,
+    gc_ops_linear,     gc_ops_activation,  gc_ops_unary,   gc_ops_binary,
+    gc_ops_logic,      gc_ops_softmax,     gc_ops_reduce,  gc_ops_shape,
+    gc_ops_move,       gc_ops_const,       gc_ops_rnn,     gc_ops_select,
+    gc_ops_gridsample, gc_ops_lppool,      gc_ops_unpool,  gc_ops_col2im,
+    gc_ops_roi,        gc_ops_causal_conv, gc_ops_deform,  gc_ops_tensor_scatter,
+    gc_ops_sequence,   gc_ops_bitwise,     gc_ops_unique,  gc_ops_signal,
+    gc_ops_index,      gc_ops_gather,      gc_ops_scatter, gc_ops_topk,
+    gc_ops_resize,     gc_ops_depth_space, gc_ops_pad,     gc_ops_linear_attention,
 };
 
 const gc_op *gc_op_at(int32_t k)

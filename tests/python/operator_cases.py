@@ -508,6 +508,26 @@ def causal_conv(rng, op):
         yield Case(inputs, (0, 1, 2, 3), {"activation": activation}, 27, n_out=2)
 
 
+@case("SwiGLU")
+def swiglu(rng, op):
+    shape = sizes(rng, 3)
+    yield Case([spaced(rng, shape), spaced(rng, shape)], (0, 1), {"alpha": float(np.float32(rng.uniform(0.3, 1.5)))}, 28)
+
+
+@case("LinearAttention")
+def linear_attention(rng, op):
+    """Every rule; one state for each query and one for two; gates for each head and for each key or for all."""
+    for rule in ("linear", "gated", "delta", "gated_delta"):
+        for q_heads, decays, betas in ((2, 2, 2), (4, 6, 1)):
+            inputs = [spaced(rng, (2, 4, q_heads * 3)), spaced(rng, (2, 4, 6), -0.7, 0.7), spaced(rng, (2, 4, 4))]
+            past = spaced(rng, (2, 2, 3, 2))
+            decay = spaced(rng, (2, 4, decays), -1, 0.1) if rule.startswith("gated") else None
+            beta = spaced(rng, (2, 4, betas), 0.1, 0.9) if rule.endswith("delta") else None
+            inputs += [past, decay, beta]
+            data = tuple(k for k, x in enumerate(inputs) if x is not None)
+            yield Case(inputs, data, {"update_rule": rule, "q_num_heads": q_heads, "kv_num_heads": 2}, 27, n_out=2)
+
+
 @case("TensorScatter")
 def tensor_scatter(rng, op):
     inputs = [spaced(rng, (2, 1, 5, 2)), spaced(rng, (2, 1, 3, 2)), ints(*rng.integers(0, 3, 2))]

@@ -90,6 +90,29 @@ def causal_conv(x, w, bias, past, activation):
     return y / (1 + np.exp(-y)) if activation == "silu" else y, padded[:, :, length:]
 
 
+def linear_attention(q, k, v, past, decay, beta, update_rule, q_num_heads, kv_num_heads):
+    """ONNX's own goes through float32, where differences drown."""
+    batch, times, heads = *q.shape[:2], kv_num_heads
+    q, k, v = (x.reshape(batch, times, n, -1) for x, n in ((q, q_num_heads), (k, heads), (v, heads)))
+    decay = np.zeros((batch, times, heads, 1)) if decay is None else decay.reshape(batch, times, heads, -1)
+    beta = np.ones((batch, times, 1)) if beta is None else beta
+    state, out = past, []
+    for t in range(times):
+        state = np.exp(decay[:, t, :, :, None]) * state
+        write = v[:, t]
+        if update_rule.endswith("delta"):
+            write = beta[:, t, :, None] * (write - np.einsum("bhkv,bhk->bhv", state, k[:, t]))
+        state = state + k[:, t, :, :, None] * write[:, :, None]
+        read = np.repeat(state, q_num_heads // heads, 1)
+        out.append(np.einsum("bhkv,bhk->bhv", read, q[:, t]).reshape(batch, -1) / q.shape[-1] ** 0.5)
+    return np.stack(out, 1), state
+
+
+def swiglu(a, b, alpha):
+    return a / (1 + np.exp(-alpha * a)) * b
+
+
 REFERENCES = {"Erf": erf, "Gelu": gelu, "LRN": lrn, "LpNormalization": lp_norm, "GroupNormalization": group_norm,
               "MeanVarianceNormalization": mean_variance, "AffineGrid": affine_grid, "GridSample": grid_sample,
-              "DeformConv": deform_conv, "CausalConvWithState": causal_conv}
+              "DeformConv": deform_conv, "CausalConvWithState": causal_conv, "LinearAttention": linear_attention,
+              "SwiGLU": swiglu}

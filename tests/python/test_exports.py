@@ -8,7 +8,8 @@ selection is a part; with GRADCAM_LONG=1 every network goes through every export
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+for _needed in ("onnxscript", "torchvision", "timm", "transformers"):
+    pytest.importorskip(_needed)
 from exports import CASES, judge  # noqa: E402
 from exports.case import build, draw  # noqa: E402
 from exports.selection import QUICK, is_quick  # noqa: E402
