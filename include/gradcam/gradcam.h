@@ -449,6 +449,16 @@ GRADCAM_API gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor *
 GRADCAM_API gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, gc_error *err);
 /* Bytes that the prepared run holds for activations, gradients, workspace. */
 GRADCAM_API size_t gc_run_arena_bytes(const gc_run *run);
+/* Working memory for methods written on top of a run: the row-major tensor
+   number `which` with desc's type and shape (its other fields are ignored).  The
+   memory is kept with the run and reused while it is large enough, so that the
+   same call made again allocates nothing.  Its numbers are undefined at first.
+   Borrowed: valid until the next call with the same number, or the run's end.
+   Numbers 0 to 7 are the host's; the methods of section 8 use the others.
+   Errors: INVALID (no such number, no type or shape of a tensor), NOMEM. */
+enum { GRADCAM_SCRATCH_COUNT = 16 };
+GRADCAM_API gc_status gc_run_scratch(gc_run *run, int32_t which, const gc_tensor_desc *desc, gc_tensor **out,
+                                     gc_error *err);
 /* Floating-point operations of a node in one forward pass at the prepared
    shapes: 2 for each multiply-add of a convolution, matrix product or recurrent
    cell; 0 for other operators, whose time is memory, for custom ones and for
@@ -573,11 +583,14 @@ typedef struct gc_explain_options {
     gc_tensor *into;   /* NULL: a new tensor; else written into, F32 and of
                                 the right shape; *map is a new reference to it */
     gc_report *report; /* NULL: not reported */
+    /* gc_gradcam_layers: NULL, or for each layer NULL or a tensor as `into`. */
+    gc_tensor *const *into_layers;
 } gc_explain_options;
 
 /* All of them: inputs must be bound; the forward pass is run.  options may be
    NULL.  *map is a new row-major float32 tensor, the caller's to unref.  Values
-   that a method needs stay watched, so that the next call prepares nothing.
+   that a method needs stay watched, so that the next call prepares nothing; with
+   `into` it allocates nothing either, without it only the map.
    Errors of them all: INVALID (a NULL, an option out of range, a class or element
    that is not there), NOT_FOUND (layer, output or input; or no layer that a map
    could be drawn on), SHAPE (`into`, the seed, a layer without channels), DTYPE,
@@ -595,7 +608,8 @@ GRADCAM_API gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_
 GRADCAM_API gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err);
 
 /* Several layers, one forward and one backward pass; maps[i] belongs to
-   layers[i].  options->layer and ->into are ignored; report is of layers[0]. */
+   layers[i].  options->layer and ->into are ignored, see ->into_layers; report
+   is of layers[0]. */
 GRADCAM_API gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers,
                                         const gc_explain_options *options, gc_tensor **maps, gc_error *err);
 

@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "base/ctx.h"
 #include "base/status.h"
+#include "explain/map.h"
 #include "explain/target.h"
 
 static bool one_of(const char *op, const char *const *names)
@@ -144,6 +144,21 @@ static void collect(walk *w, int32_t min_rank, bool only_maps)
     }
 }
 
+static gc_status marks(gc_run *run, int64_t n, unsigned char **out, gc_error *err)
+{
+    gc_tensor *t;
+    gc_tensor_desc d;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_U8;
+    d.ndim = 1;
+    d.shape[0] = n;
+    GC_TRY(gc_run_scratch(run, GC_SCRATCH_MARKS, &d, &t, err));
+    gc_tensor_describe(t, &d);
+    *out = d.data;
+    memset(*out, 0, (size_t)n);
+    return GRADCAM_OK;
+}
+
 /* Maps of two and more dimensions, then of one; then whatever has the rank. */
 static gc_status find_layers(gc_aim *aim, const char **names, size_t capacity, size_t *count, gc_error *err)
 {
@@ -151,10 +166,7 @@ static gc_status find_layers(gc_aim *aim, const char **names, size_t capacity, s
     const size_t nodes = (size_t)gc_net_node_count(net);
     walk w = {aim, NULL, NULL, gc_net_producer(net, aim->output), names, capacity, 0};
     GC_TRY(gc_run_prepare(aim->run, err));
-    w.needed = gc_mem_alloc(aim->ctx, nodes + 1, 2);
-    if (w.needed == NULL) {
-        return GC_NOMEM(err);
-    }
+    GC_TRY(marks(aim->run, 2 * ((int64_t)nodes + 1), &w.needed, err));
     w.kinds = w.needed + nodes + 1;
     for (int32_t i = 0; i <= w.last; i++) {
         w.kinds[i] = kind_of(aim->run, i, w.kinds);
@@ -162,7 +174,6 @@ static gc_status find_layers(gc_aim *aim, const char **names, size_t capacity, s
     for (int32_t pass = 0; pass < 4 && w.count == 0; pass++) {
         collect(&w, pass % 2 == 0 ? 4 : 3, pass < 2);
     }
-    gc_mem_free(aim->ctx, w.needed);
     *count = w.count;
     return GRADCAM_OK;
 }

@@ -76,42 +76,63 @@ static gc_status pass(gc_aim *aim, gc_rule rule, gc_error *err)
     return s;
 }
 
+/* A layer whose activation is there, and the shape of its map. */
+typedef struct layer_view {
+    gc_tensor *act, *grad; /* grad NULL: zero */
+    gc_tensor_desc map;
+    int64_t positions;
+} layer_view;
+
+static gc_status view_layer(gc_aim *aim, const char *layer, layer_view *v, gc_error *err)
+{
+    gc_tensor_desc d;
+    memset(v, 0, sizeof *v);
+    GC_TRY(gc_run_value(aim->run, layer, &v->act, err));
+    gc_tensor_describe(v->act, &d);
+    if (d.ndim < 2 || d.dtype != GRADCAM_F32) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "layer \"%s\" has no channels; it needs rank 2 or more", layer);
+    }
+    gc_status s = gc_run_gradient(aim->run, layer, &v->grad, err);
+    if (s != GRADCAM_OK && s != GRADCAM_E_NO_GRADIENT) {
+        return s;
+    }
+    v->map.dtype = GRADCAM_F32;
+    v->map.ndim = d.ndim - 1;
+    v->map.shape[0] = d.shape[0];
+    v->positions = 1;
+    for (int32_t i = 2; i < d.ndim; i++) {
+        v->map.shape[i - 1] = d.shape[i];
+        v->positions *= d.shape[i];
+    }
+    return GRADCAM_OK;
+}
+
+static gc_status draw(gc_aim *aim, const layer_view *v, const gc_explain_options *o, gc_tensor *map, gc_error *err)
+{
+    gc_tensor_desc m;
+    if (v->grad != NULL) {
+        return gc_map_weigh(aim->run, v->act, v->grad, o, map, err);
+    }
+    gc_tensor_describe(map, &m);
+    memset(m.data, 0, (size_t)(m.shape[0] * v->positions) * sizeof(float));
+    return GRADCAM_OK;
+}
+
 /* One map from a layer whose activation and gradient are there. */
 static gc_status layer_map(gc_aim *aim, const char *layer, const gc_explain_options *o, gc_tensor *into,
                            gc_tensor **map, uint32_t *warnings, gc_error *err)
 {
-    gc_tensor *act, *grad = NULL;
-    gc_tensor_desc d;
-    GC_TRY(gc_run_value(aim->run, layer, &act, err));
-    gc_tensor_describe(act, &d);
-    if (d.ndim < 2 || d.dtype != GRADCAM_F32) {
-        return gc_fail(err, GRADCAM_E_SHAPE, "layer \"%s\" has no channels; it needs rank 2 or more", layer);
-    }
-    gc_status s = gc_run_gradient(aim->run, layer, &grad, err);
-    if (s != GRADCAM_OK && s != GRADCAM_E_NO_GRADIENT) {
-        return s;
-    }
-    int64_t shape[GRADCAM_MAX_DIMS] = {d.shape[0]}, positions = 1;
-    for (int32_t i = 2; i < d.ndim; i++) {
-        shape[i - 1] = d.shape[i];
-        positions *= d.shape[i];
-    }
+    layer_view v;
     gc_tensor *made = NULL;
-    GC_TRY(gc_map_make(aim->ctx, d.ndim - 1, shape, into, &made, err));
-    if (grad != NULL) {
-        s = gc_map_weigh(aim->ctx, act, grad, o, made, err);
-    } else {
-        gc_tensor_desc m;
-        gc_tensor_describe(made, &m);
-        memset(m.data, 0, (size_t)(d.shape[0] * positions) * sizeof(float));
-        s = GRADCAM_OK;
-    }
+    GC_TRY(view_layer(aim, layer, &v, err));
+    GC_TRY(gc_map_make(aim->ctx, v.map.ndim, v.map.shape, into, &made, err));
+    gc_status s = draw(aim, &v, o, made, err);
     if (s != GRADCAM_OK) {
         gc_tensor_unref(made);
         return s;
     }
-    *warnings = gc_map_warnings(made) | (grad == NULL ? GRADCAM_WARN_NOT_CONNECTED : 0u) |
-                (positions <= 1 ? GRADCAM_WARN_NO_SPATIAL : 0u);
+    *warnings = gc_map_warnings(made) | (v.grad == NULL ? GRADCAM_WARN_NOT_CONNECTED : 0u) |
+                (v.positions <= 1 ? GRADCAM_WARN_NO_SPATIAL : 0u);
     *map = made;
     return GRADCAM_OK;
 }
@@ -145,7 +166,8 @@ static gc_status sweep_maps(gc_aim *aim, const char *const *layers, size_t n, co
 {
     uint32_t first = 0, warnings = 0;
     for (size_t i = 0; i < n; i++) {
-        gc_status s = layer_map(aim, layers[i], o, NULL, &maps[i], &warnings, err);
+        gc_tensor *into = o->into_layers == NULL ? NULL : o->into_layers[i];
+        gc_status s = layer_map(aim, layers[i], o, into, &maps[i], &warnings, err);
         if (s != GRADCAM_OK) {
             while (i > 0) {
                 gc_tensor_unref(maps[--i]);
@@ -253,36 +275,51 @@ gc_status gc_guided_backprop(gc_run *run, const gc_explain_options *options, gc_
 }
 
 /* guided[n, c, y, x] *= map[n, y, x] resized. */
-static gc_status multiply(gc_ctx *ctx, gc_tensor *guided, const gc_tensor *map, int32_t mode, gc_error *err)
+static gc_status multiply(gc_run *run, gc_tensor *guided, const gc_tensor *map, int32_t mode, gc_error *err)
 {
-    gc_tensor_desc g, m, r;
+    gc_tensor_desc g, r;
+    gc_tensor *resized = NULL;
     gc_tensor_describe(guided, &g);
-    gc_tensor_describe(map, &m);
-    if (g.ndim != 4 || m.ndim != 3) {
+    gc_tensor_describe(map, &r);
+    if (g.ndim != 4 || r.ndim != 3) {
         return gc_fail(err, GRADCAM_E_UNSUPPORTED, "Guided Grad-CAM needs an input [N, C, H, W] and a 2-D map");
     }
-    int64_t shape[3] = {g.shape[0], g.shape[2], g.shape[3]};
-    gc_tensor *resized = NULL;
-    GC_TRY(gc_map_make(ctx, 3, shape, NULL, &resized, err));
-    gc_status s = gc_map_resize(map, mode, resized, err);
+    r.shape[1] = g.shape[2];
+    r.shape[2] = g.shape[3];
+    GC_TRY(gc_run_scratch(run, GC_SCRATCH_RESIZED, &r, &resized, err));
+    GC_TRY(gc_map_resize(map, mode, resized, err));
     gc_tensor_describe(resized, &r);
     int64_t plane = g.shape[2] * g.shape[3], planes = g.shape[0] * g.shape[1];
-    for (int64_t i = 0; i < planes && s == GRADCAM_OK; i++) {
+    for (int64_t i = 0; i < planes; i++) {
         const float *weight = (const float *)r.data + i / g.shape[1] * plane;
         float *value = (float *)g.data + i * plane;
         for (int64_t p = 0; p < plane; p++) {
             value[p] *= weight[p];
         }
     }
-    gc_tensor_unref(resized);
-    return s;
+    return GRADCAM_OK;
+}
+
+/* The map of a forward and backward pass, then a second backward pass. */
+static gc_status cam_and_guided(gc_aim *aim, const char *layer, const char *input, const gc_explain_options *o,
+                                gc_tensor **cam, gc_tensor **guided, uint32_t *warnings, gc_error *err)
+{
+    layer_view v;
+    GC_TRY(pass(aim, GRADCAM_RULE_PLAIN, err));
+    GC_TRY(view_layer(aim, layer, &v, err));
+    GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_CAM, &v.map, cam, err));
+    GC_TRY(draw(aim, &v, o, *cam, err));
+    GC_TRY(gc_run_set_rule(aim->run, guided_rule(o), err));
+    gc_status s = gc_aim_backward(aim, err);
+    gc_run_set_rule(aim->run, GRADCAM_RULE_PLAIN, NULL);
+    return s == GRADCAM_OK ? input_gradient(aim, input, o->into, guided, warnings, err) : s;
 }
 
 gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
 {
     gc_explain_options own, *o = &own;
     const char *layer;
-    uint32_t warnings = 0, ignored = 0;
+    uint32_t warnings = 0;
     gc_tensor *cam = NULL, *guided = NULL;
     gc_aim aim;
     GC_TRY(begin(run, options, map, o, err));
@@ -290,20 +327,8 @@ gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *options, gc_t
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
     GC_TRY(choose_layer(&aim, o, &layer, err));
     GC_TRY(gc_run_watch(run, input, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err));
-    GC_TRY(pass(&aim, GRADCAM_RULE_PLAIN, err));
-    GC_TRY(layer_map(&aim, layer, o, NULL, &cam, &ignored, err));
-    gc_status s = gc_run_set_rule(run, guided_rule(o), err);
-    if (s == GRADCAM_OK) {
-        s = gc_aim_backward(&aim, err);
-    }
-    gc_run_set_rule(run, GRADCAM_RULE_PLAIN, NULL);
-    if (s == GRADCAM_OK) {
-        s = input_gradient(&aim, input, o->into, &guided, &warnings, err);
-    }
-    if (s == GRADCAM_OK) {
-        s = multiply(aim.ctx, guided, cam, o->resize, err);
-    }
-    gc_tensor_unref(cam);
+    GC_TRY(cam_and_guided(&aim, layer, input, o, &cam, &guided, &warnings, err));
+    gc_status s = multiply(run, guided, cam, o->resize, err);
     if (s != GRADCAM_OK) {
         gc_tensor_unref(guided);
         return s;

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/abi.h"
-#include "base/ctx.h"
 #include "base/status.h"
+#include "explain/map.h"
 
 /* The input of a Softmax or LogSoftmax that ends the network. */
 static const char *before_softmax(const gc_net *net, const char *output)
@@ -43,6 +43,7 @@ gc_status gc_aim_init(gc_aim *aim, gc_ctx *ctx, gc_run *run, const gc_target *ta
 typedef struct scores {
     gc_tensor_desc d;
     int64_t samples, classes, positions;
+    bool row; /* flat indices are offsets */
 } scores;
 
 static int64_t offset_of(const gc_tensor_desc *d, int64_t flat)
@@ -57,7 +58,7 @@ static int64_t offset_of(const gc_tensor_desc *d, int64_t flat)
 
 static float score_at(const scores *s, int64_t flat)
 {
-    return ((const float *)s->d.data)[offset_of(&s->d, flat)];
+    return ((const float *)s->d.data)[s->row ? flat : offset_of(&s->d, flat)];
 }
 
 static double class_score(const scores *s, int64_t sample, int64_t class_index)
@@ -98,6 +99,10 @@ static gc_status read_scores(gc_aim *aim, scores *s, gc_error *err)
     s->positions = 1;
     for (int32_t i = axis + 1; i < s->d.ndim; i++) {
         s->positions *= s->d.shape[i];
+    }
+    s->row = true;
+    for (int64_t i = s->d.ndim - 1, step = 1; i >= 0; step *= s->d.shape[i--]) {
+        s->row = s->row && (s->d.shape[i] == 1 || s->d.strides[i] == step);
     }
     if (s->samples * s->classes * s->positions == 0) {
         return gc_fail(err, GRADCAM_E_SHAPE, "target \"%s\" is empty", aim->output);
@@ -145,6 +150,8 @@ static gc_status fill_seed(gc_aim *aim, const scores *s, gc_tensor *seed, gc_err
     float *data = d.data;
     float one = aim->target.negate ? -1.0f : 1.0f;
     int64_t n = s->samples * s->classes * s->positions;
+    memset(data, 0, (size_t)n * sizeof *data);
+    aim->score = 0.0; /* Guided Grad-CAM seeds twice */
     switch (aim->target.kind) {
     case GRADCAM_TARGET_ELEMENT: return seed_element(aim, s, data, one, err);
     case GRADCAM_TARGET_SEED:
@@ -166,14 +173,8 @@ gc_status gc_aim_backward(gc_aim *aim, gc_error *err)
     scores s;
     memset(&s, 0, sizeof s);
     GC_TRY(read_scores(aim, &s, err));
-    gc_tensor_desc d = s.d;
-    d.data = NULL;
     gc_tensor *seed = NULL;
-    GC_TRY(gc_tensor_create(aim->ctx, &d, &seed, err));
-    gc_status status = fill_seed(aim, &s, seed, err);
-    if (status == GRADCAM_OK) {
-        status = gc_run_backward(aim->run, aim->output, seed, err);
-    }
-    gc_tensor_unref(seed);
-    return status;
+    GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_SEED, &s.d, &seed, err));
+    GC_TRY(fill_seed(aim, &s, seed, err));
+    return gc_run_backward(aim->run, aim->output, seed, err);
 }

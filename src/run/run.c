@@ -49,6 +49,7 @@ void gc_run_destroy(gc_run *run)
         gc_tensor_unref(run->inputs[i]);
     }
     gc_plan_free(run->plan);
+    gc_run_free_scratch(run);
     gc_mem_free(run->ctx, run->inputs);
     gc_mem_free(run->ctx, run->watch);
     gc_mem_free(run->ctx, run->hooks);

@@ -12,6 +12,11 @@ typedef struct gc_hook {
     uint32_t flags;
 } gc_hook;
 
+typedef struct gc_scratch {
+    gc_tensor tensor; /* refs 0: embedded */
+    size_t bytes;
+} gc_scratch;
+
 struct gc_run {
     gc_ctx *ctx;
     gc_net *net;
@@ -28,7 +33,10 @@ struct gc_run {
     int32_t exact; /* asked for with gc_run_set_exact */
     gc_progress_fn progress;
     void *progress_user;
+    gc_scratch scratch[GRADCAM_SCRATCH_COUNT]; /* see gc_run_scratch */
 };
+
+void gc_run_free_scratch(gc_run *run);
 
 /* Tells the host how many steps of a pass are done; it may stop the pass. */
 gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_error *err);

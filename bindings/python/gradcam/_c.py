@@ -31,6 +31,7 @@ GRADCAM_ATTR_INT, GRADCAM_ATTR_FLOAT, GRADCAM_ATTR_STRING, GRADCAM_ATTR_INTS = 1
 GRADCAM_ATTR_FLOATS, GRADCAM_ATTR_TENSOR, GRADCAM_ATTR_STRINGS = 5, 6, 7
 GRADCAM_OP_ACTIVATION, GRADCAM_OP_STOPS = 1, 2
 GRADCAM_WATCH_VALUE, GRADCAM_WATCH_GRAD = 1, 2
+GRADCAM_SCRATCH_COUNT = 16
 GRADCAM_RULE_PLAIN, GRADCAM_RULE_GUIDED, GRADCAM_RULE_DECONVNET = 0, 1, 2
 GRADCAM_HOOK_FORWARD, GRADCAM_HOOK_BACKWARD, GRADCAM_HOOK_WRITE = 1, 2, 4
 GRADCAM_TARGET_ARGMAX, GRADCAM_TARGET_CLASS, GRADCAM_TARGET_ELEMENT, GRADCAM_TARGET_SEED = 0, 1, 2, 3
@@ -173,7 +174,8 @@ class gc_report(C.Structure):
 class gc_explain_options(C.Structure):
     _fields_ = [("struct_size", u32), ("signed_map", u32), ("layer", text), ("target", C.POINTER(gc_target)),
                 ("pool", i32), ("grad", i32), ("rule", gc_rule), ("plain_rule", u32), ("resize", i32),
-                ("reserved0", u32), ("input", text), ("into", tensor_p), ("report", C.POINTER(gc_report))]
+                ("reserved0", u32), ("input", text), ("into", tensor_p), ("report", C.POINTER(gc_report)),
+                ("into_layers", C.POINTER(tensor_p))]
 
 
 # ---- functions -------------------------------------------------------------------
@@ -244,6 +246,7 @@ PROTOTYPES = {
     "gc_run_gradient": (gc_status, [run_p, text, _p(tensor_p), _err]),
     "gc_run_describe": (gc_status, [run_p, text, _desc, _err]),
     "gc_run_arena_bytes": (size, [run_p]),
+    "gc_run_scratch": (gc_status, [run_p, i32, _desc, _p(tensor_p), _err]),
     "gc_run_node_flops": (i64, [run_p, i32]),
     "gc_run_set_progress": (gc_status, [run_p, gc_progress_fn, ptr, _err]),
     "gc_run_set_rule": (gc_status, [run_p, gc_rule, _err]),
