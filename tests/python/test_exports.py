@@ -37,7 +37,7 @@ def prepare(name, is_open):
     return ready["net"], *ready[is_open]
 
 
-@pytest.mark.parametrize("name,exporter", pairs(lambda c, exporter: exporter not in c.refusals))
+@pytest.mark.parametrize("name,exporter", pairs(lambda c, exporter: exporter not in c.refusals and exporter not in c.refused))
 def test_export(name, exporter, tmp_path, export_table):
     net, inputs, want = prepare(name, judge.EXPORTERS[exporter][2])
     model = tmp_path / "model.onnx"
@@ -46,6 +46,14 @@ def test_export(name, exporter, tmp_path, export_table):
     export_table(name, exporter, errors)
     wrong = {what: f"{e:.1e}" for what, e in errors.items() if not e <= judge.bound(what)}
     assert not wrong
+
+
+@pytest.mark.parametrize("name,exporter", pairs(lambda c, exporter: exporter in c.refused))
+def test_refused_by_name(name, exporter, tmp_path):
+    net = prepare(name, judge.EXPORTERS[exporter][2])[0]
+    judge.export(CASES[name], net, exporter, tmp_path / "model.onnx")
+    with pytest.raises(judge.gradcam.GradcamError, match=CASES[name].refused[exporter]):
+        judge.gradcam.Net(tmp_path / "model.onnx")
 
 
 def test_the_selection_exists():

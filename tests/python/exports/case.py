@@ -22,6 +22,7 @@ class Case:
     free: tuple = (0,)          # axes of every input that a dynamic export leaves open
     other: tuple = ()           # shapes that a dynamic export runs with; empty: batch 3
     refusals: dict = field(default_factory=dict)  # exporter: what the exporter itself says
+    refused: dict = field(default_factory=dict)   # exporter: an operator that libgradcam refuses
 
 
 def case(name, make, *shapes, layer, **more):
