@@ -96,7 +96,8 @@ static gc_status gelu_backward(gc_op_call *c)
 
 /* min first, then max, so that max wins when min > max; NaN stays. */
 FORWARD_LOOP(clip, (x < r.a ? r.a : x) > r.b ? r.b : (x < r.a ? r.a : x))
-BACKWARD_LOOP(clip, r.strict ? (v > r.a && v < r.b ? g : 0.0f) : (v >= r.a && v <= r.b ? g : 0.0f))
+BACKWARD_LOOP(clip, (v >= r.a) & (v <= r.b) ? g : 0.0f)
+BACKWARD_LOOP(relu6, (v > 0.0f) & (v < 6.0f) ? g : 0.0f)
 
 static unary_run clip_run(const gc_op_call *c)
 {
@@ -139,11 +140,9 @@ static gc_status clip_backward(gc_op_call *c)
 {
     unary_run r = clip_run(c);
     for (int32_t i = 1; i < c->n_in; i++) {
-        if (c->grad_in[i] != NULL) {
-            gc_walk_zero(c->grad_in[i]); /* bounds are settings, not data */
-        }
+        gc_op_no_gradient(c, i); /* bounds are settings, not data */
     }
-    return gc_unary_backward(c, clip_b, &r, c->in[0]);
+    return gc_unary_backward(c, r.strict ? relu6_b : clip_b, &r, c->in[0]);
 }
 
 /* ---- PRelu ---- */
@@ -224,23 +223,23 @@ static gc_status prelu_forward(gc_op_call *c)
 static gc_status prelu_backward(gc_op_call *c)
 {
     int32_t lead = prelu_lead(c);
-    gc_walk_grad x = {prelu_b, prelu_b, NULL, c->work, 2, {c->in[0], c->in[1]}, {0, lead}};
-    gc_walk_grad slope = {prelu_slope_set, prelu_slope_acc, NULL, c->work, 1, {c->in[0]}, {0}};
+    gc_walk_grad x = {prelu_b, prelu_b, NULL, c->work, 2, {c->in[0], c->in[1]}, {0, lead}, c->ctx, false};
+    gc_walk_grad slope = {prelu_slope_set, prelu_slope_acc, NULL, c->work, 1, {c->in[0]}, {0}, c->ctx, false};
     if (c->grad_in[0] != NULL) {
-        gc_walk_gradient(&x, c->grad_out[0], c->grad_in[0], 0);
+        GC_TRY(gc_walk_gradient(&x, c->grad_out[0], c->grad_in[0], 0));
     }
     if (c->grad_in[1] != NULL) {
-        gc_walk_gradient(&slope, c->grad_out[0], c->grad_in[1], lead);
+        GC_TRY(gc_walk_gradient(&slope, c->grad_out[0], c->grad_in[1], lead));
     }
     return GRADCAM_OK;
 }
 
-#define A_FLAGS (GC_OP_SAME | GC_OP_ACTIVATION)
+#define A_FLAGS (GC_OP_SAME | GC_OP_ACTIVATION | GC_OP_FINISHES)
 
 const gc_op gc_ops_activation[] = {
     FROM_Y("Relu", relu, gc_unary_infer_number, A_FLAGS),
     FROM_X("LeakyRelu", leaky, gc_unary_infer_float, A_FLAGS),
-    {"PRelu", prelu_infer, prelu_forward, prelu_backward, A_FLAGS, 3, 0, 2, 2, 1},
+    {"PRelu", prelu_infer, prelu_forward, prelu_backward, GC_OP_SAME | GC_OP_ACTIVATION, 3, 0, 2, 2, 1},
     FROM_X("Elu", elu, gc_unary_infer_float, A_FLAGS),
     FROM_X("Selu", selu, gc_unary_infer_float, A_FLAGS),
     FROM_X("Celu", celu, gc_unary_infer_float, A_FLAGS),
@@ -255,6 +254,6 @@ const gc_op gc_ops_activation[] = {
     FROM_X("Gelu", gelu, gc_unary_infer_float, A_FLAGS),
     FROM_X("Swish", swish, gc_unary_infer_float, A_FLAGS),
     FROM_X("Mish", mish, gc_unary_infer_float, A_FLAGS),
-    FROM_X("Shrink", shrink, gc_unary_infer_float, GC_OP_SAME),
+    FROM_X("Shrink", shrink, gc_unary_infer_float, GC_OP_SAME | GC_OP_FINISHES),
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

@@ -347,11 +347,18 @@ static gc_status mod_forward(gc_op_call *c)
 
 /* ---- backward ---- */
 
-/* Loops of a gradient: operands g, target, then the tensors a and b. */
-#define GRAD_LOOP(name, load, term)                                                                                    \
-    static void name##_set(void *user, int64_t n, char *const *p, const int64_t *s)                                    \
+/* Every stride is that of neighbours, so that a loop over constants vectorises. */
+static const int64_t neighbours[GC_WALK_MAX] = {4, 4, 4, 4, 4, 4}, sums_of_neighbours[GC_WALK_MAX] = {4, 8, 4, 4, 4, 4};
+
+static bool strides_are(const int64_t *s, const int64_t *these, int32_t n)
+{
+    return memcmp(s, these, (size_t)n * sizeof *s) == 0;
+}
+
+/* Loops of a gradient: operands g, target, then `reads` tensors a, b and so on. */
+#define GRAD_LOOP(name, reads, load, term)                                                                             \
+    static inline void name##_each(const binary_run *r, int64_t n, char *const *p, const int64_t *s)                   \
     {                                                                                                                  \
-        const binary_run *r = user;                                                                                    \
         (void)r;                                                                                                       \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             const float g = F(0, i);                                                                                   \
@@ -359,24 +366,42 @@ static gc_status mod_forward(gc_op_call *c)
             F(1, i) = (term);                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
+    static void name##_set(void *user, int64_t n, char *const *p, const int64_t *s)                                    \
+    {                                                                                                                  \
+        if (strides_are(s, neighbours, 2 + (reads))) {                                                                 \
+            name##_each(user, n, p, neighbours);                                                                       \
+        } else {                                                                                                       \
+            name##_each(user, n, p, s);                                                                                \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static inline void name##_sums(const binary_run *r, int64_t n, char *const *p, const int64_t *s)                   \
+    {                                                                                                                  \
+        (void)r;                                                                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const float g = F(0, i);                                                                                   \
+            load;                                                                                                      \
+            D(1, i) += (double)(term);                                                                                 \
+        }                                                                                                              \
+    }                                                                                                                  \
     static void name##_acc(void *user, int64_t n, char *const *p, const int64_t *s)                                    \
     {                                                                                                                  \
         const binary_run *r = user;                                                                                    \
         double sum = 0.0;                                                                                              \
         (void)r;                                                                                                       \
+        if (strides_are(s, sums_of_neighbours, 2 + (reads))) {                                                         \
+            name##_sums(r, n, p, sums_of_neighbours);                                                                  \
+            return;                                                                                                    \
+        }                                                                                                              \
+        if (s[1] != 0) {                                                                                               \
+            name##_sums(r, n, p, s);                                                                                   \
+            return;                                                                                                    \
+        }                                                                                                              \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             const float g = F(0, i);                                                                                   \
             load;                                                                                                      \
-            const double t = (double)(term);                                                                           \
-            if (s[1] == 0) {                                                                                           \
-                sum += t;                                                                                              \
-            } else {                                                                                                   \
-                D(1, i) += t;                                                                                          \
-            }                                                                                                          \
+            sum += (double)(term);                                                                                     \
         }                                                                                                              \
-        if (s[1] == 0) {                                                                                               \
-            D(1, 0) += sum;                                                                                            \
-        }                                                                                                              \
+        D(1, 0) += sum;                                                                                                \
     }
 
 #define LOAD_ONE const float a = F(2, i)
@@ -396,50 +421,57 @@ static float pow_exponent(float g, float a, float b)
     return (float)((double)g * pow((double)a, (double)b) * log((double)a));
 }
 
-GRAD_LOOP(scaled, (void)0, g * r->scale)
-GRAD_LOOP(times, LOAD_ONE, g *a)
-GRAD_LOOP(over, LOAD_ONE, g / a)
-GRAD_LOOP(divisor, LOAD_TWO, -g *(a / b) / b)
-GRAD_LOOP(base, const float a = F(2, i), pow_base(g, a, gc_load_real(p[3] + i * s[3], r->type_b)))
-GRAD_LOOP(exponent, LOAD_TWO, pow_exponent(g, a, b))
-GRAD_LOOP(mod_b, LOAD_TWO, -g *(r->op == B_FMOD ? truncf(a / b) : floorf(a / b)))
-GRAD_LOOP(tied, const float a = F(2, i), a == F(3, i) ? g / F(4, i) : 0.0f)
+GRAD_LOOP(scaled, 0, (void)0, g * r->scale)
+GRAD_LOOP(times, 1, LOAD_ONE, g *a)
+GRAD_LOOP(over, 1, LOAD_ONE, g / a)
+GRAD_LOOP(divisor, 2, LOAD_TWO, -g *(a / b) / b)
+GRAD_LOOP(base, 2, const float a = F(2, i), pow_base(g, a, gc_load_real(p[3] + i * s[3], r->type_b)))
+GRAD_LOOP(exponent, 2, LOAD_TWO, pow_exponent(g, a, b))
+GRAD_LOOP(mod_b, 2, LOAD_TWO, -g *(r->op == B_FMOD ? truncf(a / b) : floorf(a / b)))
+GRAD_LOOP(tied, 3, const float a = F(2, i), a == F(3, i) ? g / F(4, i) : 0.0f)
+
+static bool adds_to(const gc_op_call *c, int32_t i)
+{
+    return i < 32 && (c->adds >> i & 1u) != 0;
+}
 
 /* Gradient of input i by a pair of loops over in[x] and in[z] (-1: not read). */
-static void gradient(gc_op_call *c, int32_t i, gc_walk_fn set, gc_walk_fn acc, binary_run *r, int32_t x, int32_t z)
+static gc_status gradient(gc_op_call *c, int32_t i, gc_walk_fn set, gc_walk_fn acc, binary_run *r, int32_t x, int32_t z)
 {
     const gc_tensor *g = c->grad_out[0];
     gc_walk_grad w = {0};
     if (c->grad_in[i] == NULL) {
-        return;
+        return GRADCAM_OK;
     }
     if (g == NULL || g->dtype != GRADCAM_F32 || c->in[i]->dtype != GRADCAM_F32) {
-        gc_walk_zero(c->grad_in[i]);
-        return;
+        gc_op_no_gradient(c, i);
+        return GRADCAM_OK;
     }
     w.set = set;
     w.acc = acc;
     w.user = r;
     w.work = c->work;
+    w.ctx = c->ctx;
+    w.add = adds_to(c, i);
     int32_t reads[2] = {x, z};
     for (int32_t k = 0; k < 2 && reads[k] >= 0; k++) {
         w.ts[w.n] = c->in[reads[k]];
         w.leads[w.n++] = lead_of(c, reads[k], g->ndim);
     }
-    gc_walk_gradient(&w, g, c->grad_in[i], lead_of(c, i, g->ndim));
+    return gc_walk_gradient(&w, g, c->grad_in[i], lead_of(c, i, g->ndim));
 }
 
-static void linear(gc_op_call *c, int32_t i, float scale)
+static gc_status linear(gc_op_call *c, int32_t i, float scale)
 {
     binary_run r = {0};
     r.scale = scale;
-    gradient(c, i, scaled_set, scaled_acc, &r, -1, -1);
+    return gradient(c, i, scaled_set, scaled_acc, &r, -1, -1);
 }
 
 static gc_status sum_backward(gc_op_call *c)
 {
     for (int32_t i = 0; i < c->n_in; i++) {
-        linear(c, i, 1.0f);
+        GC_TRY(linear(c, i, 1.0f));
     }
     return GRADCAM_OK;
 }
@@ -447,29 +479,29 @@ static gc_status sum_backward(gc_op_call *c)
 static gc_status mean_backward(gc_op_call *c)
 {
     for (int32_t i = 0; i < c->n_in; i++) {
-        linear(c, i, 1.0f / (float)c->n_in);
+        GC_TRY(linear(c, i, 1.0f / (float)c->n_in));
     }
     return GRADCAM_OK;
 }
 
 static gc_status sub_backward(gc_op_call *c)
 {
-    linear(c, 0, 1.0f);
-    linear(c, 1, -1.0f);
+    GC_TRY(linear(c, 0, 1.0f));
+    GC_TRY(linear(c, 1, -1.0f));
     return GRADCAM_OK;
 }
 
 static gc_status mul_backward(gc_op_call *c)
 {
-    gradient(c, 0, times_set, times_acc, NULL, 1, -1);
-    gradient(c, 1, times_set, times_acc, NULL, 0, -1);
+    GC_TRY(gradient(c, 0, times_set, times_acc, NULL, 1, -1));
+    GC_TRY(gradient(c, 1, times_set, times_acc, NULL, 0, -1));
     return GRADCAM_OK;
 }
 
 static gc_status div_backward(gc_op_call *c)
 {
-    gradient(c, 0, over_set, over_acc, NULL, 1, -1);
-    gradient(c, 1, divisor_set, divisor_acc, NULL, 0, 1);
+    GC_TRY(gradient(c, 0, over_set, over_acc, NULL, 1, -1));
+    GC_TRY(gradient(c, 1, divisor_set, divisor_acc, NULL, 0, 1));
     return GRADCAM_OK;
 }
 
@@ -477,8 +509,8 @@ static gc_status pow_backward(gc_op_call *c)
 {
     binary_run r = {0};
     r.type_b = c->in[1]->dtype;
-    gradient(c, 0, base_set, base_acc, &r, 0, 1);
-    gradient(c, 1, exponent_set, exponent_acc, &r, 0, 1);
+    GC_TRY(gradient(c, 0, base_set, base_acc, &r, 0, 1));
+    GC_TRY(gradient(c, 1, exponent_set, exponent_acc, &r, 0, 1));
     return GRADCAM_OK;
 }
 
@@ -486,8 +518,8 @@ static gc_status mod_backward(gc_op_call *c)
 {
     binary_run r = {0};
     r.op = gc_attr_int(&c->attrs, "fmod", 0) != 0 ? B_FMOD : B_MOD;
-    linear(c, 0, 1.0f);
-    gradient(c, 1, mod_b_set, mod_b_acc, &r, 0, 1);
+    GC_TRY(linear(c, 0, 1.0f));
+    GC_TRY(gradient(c, 1, mod_b_set, mod_b_acc, &r, 0, 1));
     return GRADCAM_OK;
 }
 
@@ -524,29 +556,31 @@ static gc_status extremum_backward(gc_op_call *c)
         ties = count_ties(c);
     }
     for (int32_t i = 0; i < c->n_in; i++) {
-        gc_walk_grad w = {tied_set, tied_acc, NULL, c->work, 3, {c->in[i], c->out[0], &ties, NULL}, {0}};
-        if (c->grad_in[i] != NULL && !real) {
-            gc_walk_zero(c->grad_in[i]);
+        gc_walk_grad w = {tied_set, tied_acc, NULL,         c->work, 3, {c->in[i], c->out[0], &ties, NULL},
+                          {0},      c->ctx,   adds_to(c, i)};
+        if (!real) {
+            gc_op_no_gradient(c, i);
         } else if (c->grad_in[i] != NULL) {
             w.leads[0] = g->ndim - c->in[i]->ndim;
-            gc_walk_gradient(&w, g, c->grad_in[i], w.leads[0]);
+            GC_TRY(gc_walk_gradient(&w, g, c->grad_in[i], w.leads[0]));
         }
     }
     return GRADCAM_OK;
 }
 
 #define ALL_INPUTS UINT32_C(0xFFFFFFFF)
+#define B_FLAGS (GC_OP_SAME | GC_OP_FINISHES)
 
 const gc_op gc_ops_binary[] = {
-    {"Add", infer_same, add_forward, sum_backward, GC_OP_SAME, 0, 0, 2, 2, 1},
-    {"Sub", infer_same, sub_forward, sub_backward, GC_OP_SAME, 0, 0, 2, 2, 1},
-    {"Mul", infer_same, mul_forward, mul_backward, GC_OP_SAME, 3, 0, 2, 2, 1},
-    {"Div", infer_same, div_forward, div_backward, GC_OP_SAME, 3, 0, 2, 2, 1},
-    {"Pow", infer_pow, pow_forward, pow_backward, GC_OP_SAME, 3, 0, 2, 2, 1},
-    {"Mod", infer_same, mod_forward, mod_backward, GC_OP_SAME, 3, 0, 2, 2, 1},
-    {"Max", infer_extremum, max_forward, extremum_backward, GC_OP_SAME, ALL_INPUTS, 1, 1, -1, 1},
-    {"Min", infer_extremum, min_forward, extremum_backward, GC_OP_SAME, ALL_INPUTS, 1, 1, -1, 1},
-    {"Sum", infer_same, sum_forward, sum_backward, GC_OP_SAME, 0, 0, 1, -1, 1},
-    {"Mean", infer_same, mean_forward, mean_backward, GC_OP_SAME, 0, 0, 1, -1, 1},
+    {"Add", infer_same, add_forward, sum_backward, B_FLAGS, 0, 0, 2, 2, 1},
+    {"Sub", infer_same, sub_forward, sub_backward, B_FLAGS, 0, 0, 2, 2, 1},
+    {"Mul", infer_same, mul_forward, mul_backward, B_FLAGS, 3, 0, 2, 2, 1},
+    {"Div", infer_same, div_forward, div_backward, B_FLAGS, 3, 0, 2, 2, 1},
+    {"Pow", infer_pow, pow_forward, pow_backward, B_FLAGS, 3, 0, 2, 2, 1},
+    {"Mod", infer_same, mod_forward, mod_backward, B_FLAGS, 3, 0, 2, 2, 1},
+    {"Max", infer_extremum, max_forward, extremum_backward, B_FLAGS, ALL_INPUTS, 1, 1, -1, 1},
+    {"Min", infer_extremum, min_forward, extremum_backward, B_FLAGS, ALL_INPUTS, 1, 1, -1, 1},
+    {"Sum", infer_same, sum_forward, sum_backward, B_FLAGS, 0, 0, 1, -1, 1},
+    {"Mean", infer_same, mean_forward, mean_backward, B_FLAGS, 0, 0, 1, -1, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

@@ -166,8 +166,8 @@ static gc_status where_backward(gc_op_call *c)
             gc_walk_zero(c->grad_in[i]);
             continue;
         }
-        gc_walk_grad w = {pick_set, pick_acc, &want, c->work, 1, {c->in[0]}, {g->ndim - c->in[0]->ndim}};
-        gc_walk_gradient(&w, g, c->grad_in[i], g->ndim - c->in[i]->ndim);
+        gc_walk_grad w = {pick_set, pick_acc, &want, c->work, 1, {c->in[0]}, {g->ndim - c->in[0]->ndim}, c->ctx, false};
+        GC_TRY(gc_walk_gradient(&w, g, c->grad_in[i], g->ndim - c->in[i]->ndim));
     }
     return GRADCAM_OK;
 }

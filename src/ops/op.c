@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The registry, and helpers that every operator uses. */
 #include "ops/op.h"
+#include "tensor/walk.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -108,6 +109,32 @@ gc_status gc_op_need(gc_op_call *c, int32_t i)
         return gc_op_fail(c, GRADCAM_E_FORMAT, "input %d is missing", (int)i);
     }
     return GRADCAM_OK;
+}
+
+void gc_op_no_gradient(gc_op_call *c, int32_t i)
+{
+    bool keeps = i < 32 && (c->adds >> i & 1u) != 0;
+    if (c->grad_in[i] != NULL && !keeps) {
+        gc_walk_zero(c->grad_in[i]);
+    }
+}
+
+/* Springenberg 2015: keep where grad_output > 0; Zeiler 2014: rectify grad_output. */
+void gc_op_rule(gc_rule rule, int64_t n, const void *grad_output, int64_t stride, float *restrict dx)
+{
+    const bool guided = rule == GRADCAM_RULE_GUIDED, neighbours = stride == (int64_t)sizeof *dx;
+    const float *restrict dy = grad_output;
+    for (int64_t i = 0; i < n && neighbours && guided; i++) {
+        float x = dx[i];
+        dx[i] = dy[i] > 0.0f ? x : 0.0f;
+    }
+    for (int64_t i = 0; i < n && neighbours && !guided; i++) {
+        dx[i] = dy[i] > 0.0f ? dy[i] : 0.0f;
+    }
+    for (int64_t i = 0; i < n && !neighbours; i++) {
+        float y = *(const float *)(const void *)((const char *)grad_output + i * stride);
+        dx[i] = y > 0.0f ? (guided ? dx[i] : y) : 0.0f;
+    }
 }
 
 static int64_t int_at(const gc_tensor *t, int64_t k)

@@ -11,7 +11,7 @@
  *           that) and may set aux_bytes and work_bytes.  Untrusted: every size
  *           is checked here.
  * forward:  writes every element of every out[i] that is not NULL.
- * backward: for every i with grad_in[i] != NULL overwrites grad_in[i] wholly
+ * backward: for every i with grad_in[i] != NULL overwrites (see adds) grad_in[i] wholly
  *           with sum_k (d out_k / d in_i)^T grad_out[k]; a NULL grad_out[k]
  *           means zero (at least one is not NULL).  in[]/out[] are readable
  *           only where keep_in/keep_out say so, constants always.
@@ -87,6 +87,8 @@ struct gc_op_call {
     uint32_t keep_in;       /* set by infer: inputs that backward reads besides those of the row */
     int32_t differentiated; /* set before forward: a backward pass may follow */
     int32_t exact;          /* no algorithm that rounds differently than a plain sum */
+    uint32_t adds;          /* set before backward for GC_OP_FINISHES: bit i: grad_in[i] holds a part, add to it */
+    gc_rule rule;           /* likewise: how the gradient of an activation passes */
 };
 
 typedef gc_status (*gc_op_fn)(gc_op_call *call);
@@ -98,7 +100,8 @@ enum {
     GC_OP_SHAPE_ONLY = 8,  /* the result depends on input shapes only: Shape, Size */
     GC_OP_ACTIVATION = 16, /* guided and deconvnet rules apply; one input, same shape */
     GC_OP_SELECT = 64,     /* If: see ops/select.c */
-    GC_OP_POOLING = 32     /* not chosen as a layer by default */
+    GC_OP_POOLING = 32,    /* not chosen as a layer by default */
+    GC_OP_FINISHES = 128   /* backward honours `adds` and `rule`, which saves passes over memory */
 };
 
 typedef struct gc_op {
@@ -139,6 +142,10 @@ gc_status gc_op_set_output(gc_op_call *c, int32_t i, gc_dtype dtype, int32_t ndi
 gc_status gc_op_fail(gc_op_call *c, gc_status status, const char *format, ...) GC_PRINTF(3, 4);
 /* Input i is present, else E_INVALID. */
 gc_status gc_op_need(gc_op_call *c, int32_t i);
+/* Input i has no gradient from this call: zeros, or nothing is added. */
+void gc_op_no_gradient(gc_op_call *c, int32_t i);
+/* The rule of an activation, on n elements: dx is what its derivative gave. */
+void gc_op_rule(gc_rule rule, int64_t n, const void *grad_output, int64_t stride, float *dx);
 /* Input i must be a constant holding integers (any int type): copies up to
    `capacity` of them to `dst`, the count to *count.  E_UNSUPPORTED with
    "data-dependent" in the message when it is not constant. */

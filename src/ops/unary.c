@@ -101,17 +101,61 @@ gc_status gc_unary_map(gc_op_call *c, int32_t kind)
     return ts[0] == NULL ? GRADCAM_OK : gc_walk_tensors_on(c->ctx, 2, ts, map_run, &j);
 }
 
+/* A derivative in blocks that stay in the cache while the rule is applied and the
+   sum is made. */
+typedef struct finish {
+    gc_walk_fn fn;
+    unary_run *r;
+    gc_rule rule;
+    bool add;
+} finish;
+
+enum { BLOCK = 1024 };
+
+static void store(int64_t n, const float *dx, char *to, int64_t stride)
+{
+    if (stride == (int64_t)sizeof *dx) {
+        memcpy(to, dx, (size_t)n * sizeof *dx);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        *(float *)(void *)(to + i * stride) = dx[i];
+    }
+}
+
+static void finish_run(void *user, int64_t n, char *const *p, const int64_t *s)
+{
+    const finish *f = user;
+    float dx[BLOCK];
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        int64_t m = n - i < BLOCK ? n - i : BLOCK;
+        char *q[3] = {(char *)dx, p[1] + i * s[1], p[2] + i * s[2]};
+        const int64_t t[3] = {(int64_t)sizeof *dx, s[1], s[2]};
+        f->fn(f->r, m, q, t);
+        if (f->rule != GRADCAM_RULE_PLAIN) {
+            gc_op_rule(f->rule, m, q[1], s[1], dx);
+        }
+        if (f->add) {
+            gc_walk_add(m, dx, p[0] + i * s[0], s[0]);
+        } else {
+            store(m, dx, p[0] + i * s[0], s[0]);
+        }
+    }
+}
+
 gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc_tensor *v)
 {
     if (c->grad_in[0] == NULL) {
         return GRADCAM_OK;
     }
     if (c->grad_out[0] == NULL || c->in[0]->dtype != GRADCAM_F32) {
-        gc_walk_zero(c->grad_in[0]);
+        gc_op_no_gradient(c, 0);
         return GRADCAM_OK;
     }
     const gc_tensor *ts[3] = {c->grad_in[0], c->grad_out[0], v};
-    return gc_walk_tensors_on(c->ctx, 3, ts, fn, r);
+    finish f = {fn, r, c->rule, (c->adds & 1u) != 0};
+    bool bare = f.rule == GRADCAM_RULE_PLAIN && !f.add;
+    return gc_walk_tensors_on(c->ctx, 3, ts, bare ? fn : finish_run, bare ? (void *)r : &f);
 }
 
 unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const char *name_b, float b)

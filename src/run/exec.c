@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "run/run.h"
+#include "tensor/walk.h"
 
 static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc_error *err)
 {
@@ -74,50 +75,71 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err)
     return gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, p->n_steps, err);
 }
 
-static void add_into(gc_tensor *sum, const gc_tensor *part)
+/* Parts of gradients without gaps, or activations, a slice a task. */
+enum { SLICE = 1 << 14 };
+
+typedef struct part_job {
+    float *to;
+    const float *from;
+    int64_t n;
+    gc_rule rule;
+} part_job;
+
+static int64_t slice_of(const part_job *j, uint32_t index, int64_t *first)
 {
-    /* Both have the same gap-free strides: they are views of one slot's shape. */
-    int64_t n = gc_numel(sum);
-    float *restrict to = sum->data;
-    const float *restrict from = part->data;
-    for (int64_t i = 0; i < n; i++) {
-        to[i] += from[i];
-    }
+    *first = (int64_t)index * SLICE;
+    return j->n - *first < SLICE ? j->n - *first : SLICE;
 }
 
-/* Springenberg 2015: keep where grad_output > 0; Zeiler 2014: rectify grad_output. */
-static void apply_rule(gc_rule rule, const gc_tensor *grad_output, gc_tensor *grad_input)
+static void add_slice(void *task, uint32_t index)
 {
-    int64_t n = gc_numel(grad_output);
-    const float *dy = grad_output->data;
-    float *dx = grad_input->data;
-    for (int64_t i = 0; i < n; i++) {
-        float positive = rule == GRADCAM_RULE_GUIDED ? dx[i] : dy[i];
-        dx[i] = dy[i] > 0.0f ? positive : 0.0f;
-    }
+    const part_job *j = task;
+    int64_t first, n = slice_of(j, index, &first);
+    gc_walk_add(n, j->from + first, j->to + first, (int64_t)sizeof *j->to);
+}
+
+static void rule_slice(void *task, uint32_t index)
+{
+    const part_job *j = task;
+    int64_t first, n = slice_of(j, index, &first);
+    gc_op_rule(j->rule, n, j->from + first, (int64_t)sizeof *j->from, j->to + first);
+}
+
+static gc_status in_slices(gc_run *run, gc_task_fn fn, gc_tensor *to, const gc_tensor *from, gc_error *err)
+{
+    /* Both have the same gap-free strides: they are views of one slot's shape. */
+    part_job j = {to->data, from->data, gc_numel(to), run->rule};
+    int64_t count = (j.n + SLICE - 1) / SLICE;
+    gc_status s = count > UINT32_MAX ? GRADCAM_E_LIMIT : gc_parallel(run->ctx, fn, &j, (uint32_t)count);
+    return s == GRADCAM_OK ? s : gc_fail(err, s, "the executor failed in a backward pass");
 }
 
 /* Where input i's gradient is to be written: nowhere, the slot, or a temporary
-   when the slot holds a part already. */
+   when the slot holds a part already that the operator cannot add to. */
 static void aim_gradients(gc_plan *p, gc_step *s)
 {
+    s->call.adds = 0;
     for (int32_t i = 0; i < s->call.n_in; i++) {
         gc_slot *slot = s->in[i] < 0 ? NULL : &p->slots[s->in[i]];
         s->call.grad_in[i] = NULL;
         if (slot != NULL && slot->active) {
-            s->call.grad_in[i] = slot->has_grad ? &s->temp[i] : &slot->grad;
+            bool add = slot->has_grad && i < 32 && s->op != NULL && (s->op->flags & GC_OP_FINISHES) != 0;
+            s->call.grad_in[i] = slot->has_grad && !add ? &s->temp[i] : &slot->grad;
+            s->call.adds |= add ? UINT32_C(1) << i : 0u;
             slot->has_grad = 1;
         }
     }
 }
 
-static void gather_gradients(gc_plan *p, gc_step *s)
+static gc_status gather_gradients(gc_run *run, gc_step *s, gc_error *err)
 {
+    gc_plan *p = run->plan;
     for (int32_t i = 0; i < s->call.n_in; i++) {
         if (s->call.grad_in[i] == &s->temp[i]) {
-            add_into(&p->slots[s->in[i]].grad, &s->temp[i]);
+            GC_TRY(in_slices(run, add_slice, &p->slots[s->in[i]].grad, &s->temp[i], err));
         }
     }
+    return GRADCAM_OK;
 }
 
 static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
@@ -133,9 +155,13 @@ static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
     }
     s->call.err = err;
     s->call.work = s->back_work_memory.bytes > 0 ? p->arena + s->back_work_memory.offset : NULL;
+    bool ruled = run->rule != GRADCAM_RULE_PLAIN && (s->op->flags & GC_OP_ACTIVATION) != 0;
+    s->call.rule = ruled ? run->rule : GRADCAM_RULE_PLAIN;
     GC_TRY(s->op->backward(&s->call));
-    if (run->rule != GRADCAM_RULE_PLAIN && (s->op->flags & GC_OP_ACTIVATION) != 0 && s->call.grad_in[0] != NULL) {
-        apply_rule(run->rule, s->call.grad_out[0], s->call.grad_in[0]);
+    if (ruled && s->call.grad_in[0] != NULL) {
+        if ((s->op->flags & GC_OP_FINISHES) == 0) {
+            GC_TRY(in_slices(run, rule_slice, s->call.grad_in[0], s->call.grad_out[0], err));
+        }
         run->rule_nodes[run->n_rule_nodes++] = s->node;
     }
     return GRADCAM_OK;
@@ -159,8 +185,7 @@ static gc_status step_backward(gc_run *run, gc_step *s, gc_error *err)
     }
     aim_gradients(p, s);
     GC_TRY(step_gradient(run, s, err));
-    gather_gradients(p, s);
-    return GRADCAM_OK;
+    return gather_gradients(run, s, err);
 }
 
 gc_status gc_exec_backward(gc_run *run, int32_t seed, gc_error *err)

@@ -229,6 +229,14 @@ static void round_run(void *user, int64_t n, char *const *p, const int64_t *s)
     }
 }
 
+static void round_add(void *user, int64_t n, char *const *p, const int64_t *s)
+{
+    (void)user;
+    for (int64_t i = 0; i < n; i++) {
+        *(float *)(void *)(p[0] + i * s[0]) += (float)*(const double *)(void *)(p[1] + i * s[1]);
+    }
+}
+
 /* Operand 1 of a gradient walk: the sums, row-major in the shape of dst. */
 static void bind_sums(gc_walk_operand *op, const gc_tensor *dst, double *work, int32_t ndim, int32_t lead)
 {
@@ -239,7 +247,40 @@ static void bind_sums(gc_walk_operand *op, const gc_tensor *dst, double *work, i
     gc_walk_bind(op, &sums, ndim, lead);
 }
 
-void gc_walk_gradient(const gc_walk_grad *w, const gc_tensor *g, gc_tensor *dst, int32_t lead)
+/* Runs of `set` by way of a block on the stack, which is added to the target. */
+enum { BLOCK = 1024 };
+
+static void add_set(void *user, int64_t n, char *const *p, const int64_t *s)
+{
+    const gc_walk_grad *w = user;
+    float part[BLOCK];
+    char *q[GC_WALK_MAX];
+    int64_t t[GC_WALK_MAX];
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        int64_t m = n - i < BLOCK ? n - i : BLOCK;
+        for (int32_t k = 0; k < w->n + 2; k++) {
+            q[k] = p[k] + i * s[k];
+            t[k] = s[k];
+        }
+        q[1] = (char *)part;
+        t[1] = (int64_t)sizeof *part;
+        w->set(w->user, m, q, t);
+        gc_walk_add(m, part, p[1] + i * s[1], s[1]);
+    }
+}
+
+void gc_walk_add(int64_t n, const float *restrict part, void *to, int64_t stride)
+{
+    float *restrict sum = to;
+    for (int64_t i = 0; i < n && stride == (int64_t)sizeof *sum; i++) {
+        sum[i] += part[i];
+    }
+    for (int64_t i = 0; i < n && stride != (int64_t)sizeof *sum; i++) {
+        *(float *)(void *)((char *)to + i * stride) += part[i];
+    }
+}
+
+gc_status gc_walk_gradient(const gc_walk_grad *w, const gc_tensor *g, gc_tensor *dst, int32_t lead)
 {
     gc_walk_operand ops[GC_WALK_MAX];
     gc_walk_operand back[2];
@@ -250,15 +291,16 @@ void gc_walk_gradient(const gc_walk_grad *w, const gc_tensor *g, gc_tensor *dst,
     }
     if (count == gc_numel(g)) {
         gc_walk_bind(&ops[1], dst, g->ndim, lead);
-        gc_walk(g->ndim, g->shape, w->n + 2, ops, w->set, w->user);
-        return;
+        return gc_walk_on(w->ctx, g->ndim, g->shape, w->n + 2, ops, w->add ? add_set : w->set,
+                          w->add ? (void *)(uintptr_t)w : w->user);
     }
     memset(w->work, 0, (size_t)count * sizeof(double));
     bind_sums(&ops[1], dst, w->work, g->ndim, lead);
     gc_walk(g->ndim, g->shape, w->n + 2, ops, w->acc, w->user);
     gc_walk_bind(&back[0], dst, dst->ndim, 0);
     bind_sums(&back[1], dst, w->work, dst->ndim, 0);
-    gc_walk(dst->ndim, dst->shape, 2, back, round_run, NULL);
+    gc_walk(dst->ndim, dst->shape, 2, back, w->add ? round_add : round_run, NULL);
+    return GRADCAM_OK;
 }
 
 static void zero_run(void *user, int64_t n, char *const *p, const int64_t *s)

@@ -36,7 +36,8 @@ gc_status gc_walk_tensors_on(const gc_ctx *ctx, int32_t n, const gc_tensor *cons
 /* Gradient of a broadcast operand.  Operands of the loops: 0 is g, 1 the
    target, 2.. the `n` tensors of ts.  `set` writes float targets and is used
    where nothing repeats; `acc` adds to double targets in `work`, which has
-   room for gc_numel(dst) doubles and is rounded into dst at the end. */
+   room for gc_numel(dst) doubles and is rounded into dst at the end.  With `add`
+   dst holds a part already, to which the gradient is added. */
 typedef struct gc_walk_grad {
     gc_walk_fn set;
     gc_walk_fn acc;
@@ -45,8 +46,13 @@ typedef struct gc_walk_grad {
     int32_t n;
     const gc_tensor *ts[GC_WALK_MAX - 2];
     int32_t leads[GC_WALK_MAX - 2];
+    const gc_ctx *ctx;
+    bool add;
 } gc_walk_grad;
-void gc_walk_gradient(const gc_walk_grad *w, const gc_tensor *g, gc_tensor *dst, int32_t lead);
+gc_status gc_walk_gradient(const gc_walk_grad *w, const gc_tensor *g, gc_tensor *dst, int32_t lead);
+
+/* Adds n floats to n that lie `stride` bytes apart. */
+void gc_walk_add(int64_t n, const float *part, void *to, int64_t stride);
 
 /* Fills with zeros, whatever the strides. */
 void gc_walk_zero(gc_tensor *t);
