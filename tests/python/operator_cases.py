@@ -510,8 +510,9 @@ def causal_conv(rng, op):
 
 @case("SwiGLU")
 def swiglu(rng, op):
-    shape = sizes(rng, 3)
-    yield Case([spaced(rng, shape), spaced(rng, shape)], (0, 1), {"alpha": float(np.float32(rng.uniform(0.3, 1.5)))}, 28)
+    for attributes in ({}, {"alpha": float(np.float32(rng.uniform(0.3, 1.7)))}):
+        shape = sizes(rng, rng.integers(0, 4))
+        yield Case([spaced(rng, shape), spaced(rng, shape)], (0, 1), attributes, 28, linear=(1,))
 
 
 @case("LinearAttention")

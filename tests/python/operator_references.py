@@ -90,6 +90,10 @@ def causal_conv(x, w, bias, past, activation):
     return y / (1 + np.exp(-y)) if activation == "silu" else y, padded[:, :, length:]
 
 
+def swiglu(a, b, alpha=1.0):
+    return a * b / (1 + np.exp(-alpha * a))
+
+
 def linear_attention(q, k, v, past, decay, beta, update_rule, q_num_heads, kv_num_heads):
     """ONNX's own goes through float32, where differences drown."""
     batch, times, heads = *q.shape[:2], kv_num_heads
@@ -106,10 +110,6 @@ def linear_attention(q, k, v, past, decay, beta, update_rule, q_num_heads, kv_nu
         read = np.repeat(state, q_num_heads // heads, 1)
         out.append(np.einsum("bhkv,bhk->bhv", read, q[:, t]).reshape(batch, -1) / q.shape[-1] ** 0.5)
     return np.stack(out, 1), state
-
-
-def swiglu(a, b, alpha):
-    return a / (1 + np.exp(-alpha * a)) * b
 
 
 REFERENCES = {"Erf": erf, "Gelu": gelu, "LRN": lrn, "LpNormalization": lp_norm, "GroupNormalization": group_norm,

@@ -15,7 +15,6 @@ from exports.case import build, draw  # noqa: E402
 from exports.selection import QUICK, is_quick  # noqa: E402
 
 
-
 def pairs(wanted):
     """(name, exporter) as parameters, sorted by network so that each is built once."""
     return [pytest.param(name, exporter, id=f"{name}-{exporter}",
