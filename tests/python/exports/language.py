@@ -53,10 +53,10 @@ QUESTION = ((1, 7), WORDS)
 case("bert", named(bert, "input_ids"), layer="net.bert.embeddings", tokens=(QUESTION,), free=(0, 1), other=((3, 11),))
 case("bert_masked", named(bert, "input_ids", "attention_mask"), layer="net.bert.embeddings",
      tokens=(QUESTION, ((1, 7), 2)))
-case("gpt2", named(gpt, "input_ids"), layer="net.transformer.wte", tokens=(QUESTION,))
-case("clip_text", named(clip_text, "input_ids"), layer="net.text_model.embeddings", tokens=(QUESTION,), free=(0, 1),
-     other=((3, 11),))
-case("clip_image", named(clip_image, "pixel_values"), (1, 3, 32, 32), layer="net.vision_model.encoder.layers.1")
+case("gpt2", named(gpt, "input_ids"), layer="net.transformer.h.1.ln_1", tokens=(QUESTION,))
+case("clip_text", named(clip_text, "input_ids"), layer="net.text_model.encoder.layers.1.layer_norm1", tokens=(QUESTION,),
+     free=(0, 1), other=((3, 11),))
+case("clip_image", named(clip_image, "pixel_values"), (1, 3, 32, 32), layer="net.vision_model.encoder.layers.1.layer_norm1")
 case("hf_vit", named(vit, "pixel_values"), (1, 3, 32, 32), layer="net.vit.layernorm")
 case("segformer", named(segformer, "pixel_values"), (1, 3, 64, 64), layer="net.segformer")
 
