@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 os.environ.setdefault("GRADCAM_LIBRARY", str(ROOT / "build" / "libgradcam.so"))
@@ -49,13 +50,117 @@ def test_every_network_loads():
         gradcam.Net(path)
 
 
-@pytest.mark.parametrize("model", ["squeezenet1.0_imagenet", "tiny_darknet_imagenet"])
+def open_model(model, x):
+    run = gradcam.Run(gradcam.Net(SHARED / "models" / f"{model}.onnx"))
+    run.set_input(None, np.ascontiguousarray(x, np.float32))
+    return run
+
+
+def picture(name, side):
+    """[side, side, 3] of 0..255: the middle square, resized."""
+    image = Image.open(SHARED / "images" / name).convert("RGB")
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    square = image.crop((left, top, left + edge, top + edge))
+    return np.asarray(square.resize((side, side), Image.BILINEAR), np.float32)
+
+
+def planes(pixels):
+    return np.moveaxis(pixels, -1, 0)[None]
+
+
+def face():
+    grey = np.asarray(Image.open(SHARED / "images" / "happy_face_64.png").convert("L"), np.float32)
+    return ((grey / 255 - 0.5) * 2)[None, None]
+
+
+def cifar(count=None):
+    records = np.fromfile(SHARED / "images" / "cifar10_test_242.bin", np.uint8).reshape(-1, 3073)[:count]
+    return records[:, 0], records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32)
+
+
+def cat_dog(kind, side):
+    return np.fromfile(SHARED / "refs" / f"in_cat_dog_{kind}.f32", np.float32).reshape(1, 3, side, side)
+
+
+# Networks that end in a pooling over the whole map, with or without a classifier behind it.
+POOLING = {
+    "squeezenet1.0_imagenet": lambda: cat_dog("224_caffe", 224),
+    "squeezenet1.1_imagenet_fp16": lambda: cat_dog("224_caffe", 224),
+    "tiny_darknet_imagenet": lambda: cat_dog("224_u01", 224),
+    "mobilenet_v1_0.25_128_imagenet": lambda: cat_dog("128_unit", 128),
+    "mobilenet_v2_1.0_224_imagenet": lambda: cat_dog("224_unit", 224),
+    "mobilenet_v2_0.35_128_flowers": lambda: planes(picture("sunflower.bmp", 128)) / 127.5 - 1,
+    "fer2013_mini_xception": face,
+    "resnet8_cifar10": lambda: cifar(1)[1],
+}
+
+
+@pytest.mark.parametrize("model", POOLING)
 def test_gradcam_is_cam_over_z(model):
     """Selvaraju 2017, section 3.1: on pooling networks Grad-CAM = ReLU(CAM) / Z."""
-    with start(model, *(("224_caffe", 224) if "squeeze" in model else ("224_u01", 224))) as run:
+    with open_model(model, POOLING[model]()) as run:
         cam, gradcam_map = run.cam(), run.gradcam()
     want = np.maximum(cam, 0) / cam[0].size
-    assert np.abs(gradcam_map - want).max() <= 1e-6 * np.abs(want).max()
+    assert want.any() and np.abs(gradcam_map - want).max() <= 1e-6 * np.abs(want).max()
+
+
+# ---- predictions that the folder's README tells ----
+
+
+def scores(model, x):
+    with open_model(model, x) as run:
+        run.forward()
+        return run.value(run.net.outputs[0]).reshape(len(x), -1)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def class_of(word, file="imagenet1000.txt"):
+    lines = (SHARED / "labels" / file).read_text().splitlines()
+    return next(i for i, line in enumerate(lines) if word in line)
+
+
+@pytest.mark.parametrize("model,word,share", [
+    ("squeezenet1.0_imagenet", "bull mastiff", 0.274), ("squeezenet1.0_imagenet", "tiger cat", 0.265),
+    ("squeezenet1.0_imagenet", "boxer", 0.153), ("squeezenet1.1_imagenet_fp16", "bull mastiff", 0.79)])
+def test_squeezenet_predicts(model, word, share):
+    probability = scores(model, cat_dog("224_caffe", 224))[0]
+    assert abs(probability[class_of(word)] - share) < (6e-3 if "fp16" in model else 6e-4)
+
+
+def test_mobilenet_v1_sees_the_cat():
+    assert scores("mobilenet_v1_0.25_128_imagenet", cat_dog("128_unit", 128))[0].argmax() == class_of(
+        "tiger cat", "imagenet1001_tf.txt")
+
+
+def test_flowers_and_faces():
+    flower = scores("mobilenet_v2_0.35_128_flowers", planes(picture("sunflower.bmp", 128)) / 127.5 - 1)[0]
+    assert flower.argmax() == class_of("sunflower", "flowers5.txt") and flower.max() > 0.97
+    assert abs(scores("fer2013_mini_xception", face())[0].max() - 0.998) < 1e-3
+
+
+def test_segments_cat_and_dog():
+    """Classes 8 and 12 of VOC, parts of a square that the picture does not fill; to whole per cents."""
+    small = Image.open(SHARED / "images" / "cat_dog.jpg").convert("RGB").resize((513, 385), Image.BILINEAR)
+    square = np.full((513, 513, 3), 127.5, np.float32)
+    square[:385] = np.asarray(small, np.float32)
+    with open_model("deeplabv3_mnv2_pascal", planes(square) / 127.5 - 1) as run:
+        run.forward()
+        found = run.value(run.net.outputs[0])[0].argmax(0)
+    assert abs((found == 8).mean() - 0.10) < 0.01 and abs((found == 12).mean() - 0.22) < 0.01
+
+
+def test_digits_and_objects():
+    labels, x = cifar()
+    right = [scores("resnet8_cifar10", x[i:i + 1])[0].argmax() == label for i, label in enumerate(labels)]
+    assert abs(np.mean(right) - 0.909) < 0.0005
+    records = np.fromfile(SHARED / "images" / "mnist_124.bin", np.uint8).reshape(-1, 785)
+    right = [scores("mnist_cntk", r[1:].reshape(1, 1, 28, 28))[0].argmax() == r[0] for r in records]
+    assert abs(np.mean(right) - 0.992) < 0.0005
 
 
 # Boxes drawn by hand on the 224x224 picture: top, left, bottom, right.
