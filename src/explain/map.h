@@ -14,7 +14,8 @@ enum {
     GC_SCRATCH_PARTS,   /* of pooled gradients */
     GC_SCRATCH_WEIGHTS, /* of channels */
     GC_SCRATCH_CAM,     /* Guided Grad-CAM: the map, and the same resized */
-    GC_SCRATCH_RESIZED
+    GC_SCRATCH_RESIZED,
+    GC_SCRATCH_MAPS = GC_SCRATCH_RESIZED /* of a sweep, until all are there */
 };
 
 /* map[n, p] = sum_k pool_p(grad[n, k, :]) * act[n, k, p]; see gc_gradcam. */

@@ -161,22 +161,40 @@ gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor *
     return GRADCAM_OK;
 }
 
+/* Room for n pointers, so that maps[] changes only when all maps are made. */
+static gc_status room_for_maps(gc_run *run, size_t n, gc_tensor ***made, gc_error *err)
+{
+    gc_tensor_desc d;
+    gc_tensor *t;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_U8;
+    d.ndim = 2;
+    d.shape[0] = n <= INT32_MAX ? (int64_t)n : -1;
+    d.shape[1] = (int64_t)sizeof **made;
+    GC_TRY(gc_run_scratch(run, GC_SCRATCH_MAPS, &d, &t, err));
+    gc_tensor_describe(t, &d);
+    *made = d.data;
+    return GRADCAM_OK;
+}
+
 static gc_status sweep_maps(gc_aim *aim, const char *const *layers, size_t n, const gc_explain_options *o,
                             gc_tensor **maps, gc_error *err)
 {
     uint32_t first = 0, warnings = 0;
+    gc_tensor **made;
+    GC_TRY(room_for_maps(aim->run, n, &made, err));
     for (size_t i = 0; i < n; i++) {
         gc_tensor *into = o->into_layers == NULL ? NULL : o->into_layers[i];
-        gc_status s = layer_map(aim, layers[i], o, into, &maps[i], &warnings, err);
+        gc_status s = layer_map(aim, layers[i], o, into, &made[i], &warnings, err);
         if (s != GRADCAM_OK) {
             while (i > 0) {
-                gc_tensor_unref(maps[--i]);
-                maps[i] = NULL;
+                gc_tensor_unref(made[--i]);
             }
             return s;
         }
         first = i == 0 ? warnings : first;
     }
+    memcpy(maps, made, n * sizeof(gc_tensor *));
     report(aim, o, layers[0], first);
     return GRADCAM_OK;
 }

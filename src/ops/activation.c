@@ -96,8 +96,8 @@ static gc_status gelu_backward(gc_op_call *c)
 
 /* min first, then max, so that max wins when min > max; NaN stays. */
 FORWARD_LOOP(clip, (x < r.a ? r.a : x) > r.b ? r.b : (x < r.a ? r.a : x))
-BACKWARD_LOOP(clip, (v >= r.a) & (v <= r.b) ? g : 0.0f)
-BACKWARD_LOOP(relu6, (v > 0.0f) & (v < 6.0f) ? g : 0.0f)
+BACKWARD_LOOP(clip, ((v >= r.a) & (v <= r.b)) ? g : 0.0f)
+BACKWARD_LOOP(relu6, ((v > 0.0f) & (v < 6.0f)) ? g : 0.0f)
 
 static unary_run clip_run(const gc_op_call *c)
 {
