@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* Functions of one value in vectors, included by isa_body.h. */
+
+/* ---- functions of one value; polynomials fitted to the relative error ---- */
+
+/* 2^n (1 + r + r^2 q(r)) with y = n ln 2 + r; relative error below 2^-22 for
+   -86.98 <= y <= 88.72283, zero for smaller y. */
+TARGET static GC_ALWAYS_INLINE V exp_inside(V y)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: the sum's low bits are the rounded n */
+    V t = y * BC(1.44269504f) + BC(magic - 1.0f);
+    V n = t - BC(magic - 1.0f);
+    V r = y - n * BC(0.693359375f) - n * BC(-2.12194440e-4f);
+    V q = BC(1.381458966e-3f);
+    q = q * r + BC(8.368713287e-3f);
+    q = q * r + BC(4.166838793e-2f);
+    q = q * r + BC(1.666652066e-1f);
+    q = q * r + BC(4.999999345e-1f);
+    return (q * r * r + r + BC(1.0f)) * POW2(t) * BC(2.0f); /* 2^(n - 1) is finite for the largest n */
+}
+
+/* Below lie denormals and what is next to them, taken as zero; above infinity. */
+TARGET static GC_ALWAYS_INLINE V exp_of(V x)
+{
+    V e = exp_inside(clip(x, BC(-87.3f), BC(88.72283f)));
+    e = VSEL(VLT(x, BC(-87.3f)), BC(0.0f), e);
+    e = VSEL(VLT(BC(88.72283f), x), BC(INFINITY), e);
+    return VSEL(VNE(x, x), x, e);
+}
+
+/* 1 / d for 1 <= d < 2^126: a division takes longer than Newton's steps, each
+   of which squares the error. */
+TARGET static GC_ALWAYS_INLINE V recip_of(V d)
+{
+#ifdef RECIP_SEED
+    V r = RECIP_SEED(d);
+    r = r * (BC(2.0f) - d * r);
+    r = r * (BC(2.0f) - d * r);
+    return r * (BC(2.0f) - d * r);
+#else
+    return BC(1.0f) / d;
+#endif
+}
+
+TARGET static GC_ALWAYS_INLINE V sigmoid_of(V x)
+{
+    V y = recip_of(BC(1.0f) + exp_inside(clip(-x, BC(-87.3f), BC(87.3f))));
+    return VSEL(VLT(x, BC(-87.3f)), BC(0.0f), y);
+}
+
+TARGET static GC_ALWAYS_INLINE V tanh_of(V x)
+{
+    V a = VSEL(VLT(x, BC(0.0f)), -x, x), t = x * x;
+    V p = BC(2.065941351e-3f);
+    p = p * t + BC(-8.092878062e-3f);
+    p = p * t + BC(2.166645405e-2f);
+    p = p * t + BC(-5.394051958e-2f);
+    p = p * t + BC(1.333315689e-1f);
+    p = p * t + BC(-3.333332957e-1f);
+    V far = BC(1.0f) - BC(2.0f) * recip_of(exp_inside(clip(a + a, BC(0.0f), BC(87.3f))) + BC(1.0f));
+    V y = VSEL(VLT(a, BC(0.64f)), a + a * t * p, far);
+    return VSEL(VLT(x, BC(0.0f)), -y, y);
+}
+
+/* x P(x^2) / Q(x^2) for |x| <= 4, beyond which erf is 1; the fit's relative error
+   is below 7e-8. */
+TARGET static GC_ALWAYS_INLINE V erf_of(V x)
+{
+    V b = clip(x, BC(-4.0f), BC(4.0f)), t = b * b;
+    V p = BC(1.911088635659235e-8f);
+    p = p * t + BC(-1.942282285242008e-6f);
+    p = p * t + BC(1.4728063396149616e-4f);
+    p = p * t + BC(3.990353246839974e-3f);
+    p = p * t + BC(5.152421873015525e-2f);
+    p = p * t + BC(2.071203091023526e-1f);
+    p = p * t + BC(1.128379094208296e+0f);
+    V q = BC(1.0210574088731924e-3f);
+    q = q * t + BC(1.4957637741736285e-2f);
+    q = q * t + BC(1.1796869305668618e-1f);
+    q = q * t + BC(5.168868447868769e-1f);
+    q = q * t + BC(1.0f);
+    return clip(b * p * recip_of(q), BC(-1.0f), BC(1.0f));
+}
+
+TARGET static GC_ALWAYS_INLINE V map_one(const int kind, V x)
+{
+    switch (kind) {
+    case GC_MAP_EXP: return exp_of(x);
+    case GC_MAP_SIGMOID: return sigmoid_of(x);
+    case GC_MAP_SILU: return x * sigmoid_of(x);
+    case GC_MAP_TANH: return tanh_of(x);
+    case GC_MAP_ERF: return erf_of(x);
+    case GC_MAP_HARD_SWISH: return x * clip(x * BC(1.0f / 6.0f) + BC(0.5f), BC(0.0f), BC(1.0f));
+    default: /* GC_MAP_GELU */ return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void map_all(const int kind, int64_t n, const float *x, float *y)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        ST(y + i, map_one(kind, LD(x + i)));
+    }
+    if (i < n) {
+        store_part(y + i, map_one(kind, load_part(x + i, n - i)), n - i);
+    }
+}
+
+TARGET static void map(int32_t kind, int64_t n, const float *x, float *y)
+{
+    switch (kind) {
+    case GC_MAP_EXP: map_all(GC_MAP_EXP, n, x, y); break;
+    case GC_MAP_SIGMOID: map_all(GC_MAP_SIGMOID, n, x, y); break;
+    case GC_MAP_SILU: map_all(GC_MAP_SILU, n, x, y); break;
+    case GC_MAP_TANH: map_all(GC_MAP_TANH, n, x, y); break;
+    case GC_MAP_ERF: map_all(GC_MAP_ERF, n, x, y); break;
+    case GC_MAP_HARD_SWISH: map_all(GC_MAP_HARD_SWISH, n, x, y); break;
+    default: map_all(GC_MAP_GELU, n, x, y); break;
+    }
+}
