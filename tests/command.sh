@@ -87,6 +87,8 @@ prints 'class   1 Trouser' explain $model $scene --preprocess zero-one --labels 
     --target trouser --method all --output "$tmp/all.png"
 verdict 'a picture is a PNG' "$(head -c 4 "$tmp/all.png" | grep -q PNG || echo no)"
 prints '' run $model --fill 0.5 --out "$tmp/o" --target logits:3 --grad image --value relu7
+prints '' run $model --fill 0.5 --out "$tmp/inner" --target relu7:3 --grad image
+refuses 1 'gradcam info' run $model --fill 0.5 --out "$tmp/inner" --target nowhere:3 --grad image
 verdict 'three arrays and their index' "$([ -s "$tmp/o/2.npy" ] && grep -q relu7 "$tmp/o/index.json" || echo missing)"
 prints 'median_ms' bench $model --seconds 0.01 --json
 prints '*  Relu                 relu7 [1, 64, 14, 14]' info $model

@@ -114,16 +114,26 @@ static int backward_from(struct cli_net *cn, const char *name, const char *rest,
     return rc;
 }
 
-static int backward(struct cli_net *cn, const struct cli_args *args)
+static int forward(struct cli_net *cn)
 {
+    gc_error err = cli_error();
+    gc_status st = gc_run_forward(cn->run, &err);
+    return st ? cli_net_refuse("forward", st, &err) : CLI_OK;
+}
+
+/* An inner value may start the backward pass, too, if it was kept. */
+static int passes_from(struct cli_net *cn, const struct cli_args *args)
+{
+    gc_error err = cli_error();
     const char *spec = args->seed ? args->seed : args->target;
-    if (!spec)
-        return CLI_OK;
     const char *cut = args->seed ? split_seed(cn->net, spec) : strrchr(spec, ':');
     char *name = copy_text(spec, (size_t)(cut - spec));
     if (!name)
         return cli_fail_memory();
-    int rc = backward_from(cn, name, cut + 1, args->seed != NULL);
+    gc_status st = gc_run_watch(cn->run, name, GRADCAM_WATCH_VALUE, &err);
+    int rc = st ? cli_net_refuse(args->seed ? "--seed" : "--target", st, &err) : forward(cn);
+    if (!rc)
+        rc = backward_from(cn, name, cut + 1, args->seed != NULL);
     free(name);
     return rc;
 }
@@ -249,18 +259,13 @@ static int check_usage(const struct cli_args *args)
 
 static int run_net(struct cli_net *cn, const struct cli_args *args)
 {
-    gc_error err = cli_error();
     int rc = bind_inputs(cn, args);
     if (!rc)
         rc = watch(cn, &args->value, GRADCAM_WATCH_VALUE, "--value");
     if (!rc)
         rc = watch(cn, &args->grad, GRADCAM_WATCH_GRAD, "--grad");
-    if (rc)
-        return rc;
-    gc_status st = gc_run_forward(cn->run, &err);
-    if (st)
-        return cli_net_refuse("forward", st, &err);
-    rc = backward(cn, args);
+    if (!rc)
+        rc = args->seed || args->target ? passes_from(cn, args) : forward(cn);
     return rc ? rc : write_all(cn, args);
 }
 
