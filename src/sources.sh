@@ -15,6 +15,7 @@ demo) # the demo writes its picture with the command's writer, font and colours
     ls docs/demo/*.c
     echo src/cli/colormap.c
     echo src/cli/font.c
+    echo src/cli/out_file.c
     echo src/cli/png_store.c
     exit ;;
 *)

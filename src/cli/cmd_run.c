@@ -2,6 +2,7 @@
 /* gradcam run: forward, backward, and every asked array as a file. */
 #define _POSIX_C_SOURCE 200809L
 #include "net_io.h"
+#include "out_file.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,9 +10,10 @@
 #include <sys/stat.h>
 
 struct sink {
-    FILE *index;
+    cli_out index;
     const char *dir;
-    char *path; /* room for dir/number.npy */
+    char *index_path;
+    char *path; /* room for dir/number.npy, behind index_path */
     size_t path_size;
     int count;
 };
@@ -159,40 +161,36 @@ static int sink_open(struct sink *s, const char *dir)
         return rc;
     s->dir = dir;
     s->path_size = strlen(dir) + 32;
-    s->path = malloc(s->path_size);
-    if (!s->path)
+    s->index_path = malloc(2 * s->path_size);
+    if (!s->index_path)
         return cli_fail_memory();
-    snprintf(s->path, s->path_size, "%s/index.json", dir);
-    s->index = fopen(s->path, "wb");
-    if (!s->index)
-        return cli_fail("%s: %s", s->path, strerror(errno));
-    fputc('[', s->index);
+    s->path = s->index_path + s->path_size;
+    snprintf(s->index_path, s->path_size, "%s/index.json", dir);
+    if (cli_out_open(&s->index, s->index_path))
+        return cli_fail("%s: %s", s->index_path, strerror(errno));
+    fputc('[', s->index.f);
     return CLI_OK;
 }
 
 static int sink_close(struct sink *s, int rc)
 {
-    if (s->index) {
-        fputs("\n]\n", s->index);
-        int bad = ferror(s->index);
-        if ((fclose(s->index) || bad) && !rc)
-            rc = cli_fail("%s/index.json: cannot write", s->dir);
-        snprintf(s->path, s->path_size, "%s/index.json", s->dir);
-        if (rc)
-            remove(s->path);
+    if (s->index.f) {
+        fputs("\n]\n", s->index.f);
+        if (cli_out_close(&s->index, rc) && !rc)
+            rc = cli_fail("%s: cannot write", s->index_path);
     }
-    free(s->path);
+    free(s->index_path);
     return rc;
 }
 
 static void write_entry(struct sink *s, const char *kind, const char *name, const gc_tensor_desc *d)
 {
-    fprintf(s->index, "%s\n{\"kind\": \"%s\", \"name\": ", s->count ? "," : "", kind);
-    cli_json_string(s->index, name);
-    fprintf(s->index, ", \"file\": \"%d.npy\", \"shape\": [", s->count);
+    fprintf(s->index.f, "%s\n{\"kind\": \"%s\", \"name\": ", s->count ? "," : "", kind);
+    cli_json_string(s->index.f, name);
+    fprintf(s->index.f, ", \"file\": \"%d.npy\", \"shape\": [", s->count);
     for (int i = 0; i < d->ndim; i++)
-        fprintf(s->index, "%s%lld", i ? ", " : "", (long long)d->shape[i]);
-    fputs("]}", s->index);
+        fprintf(s->index.f, "%s%lld", i ? ", " : "", (long long)d->shape[i]);
+    fputs("]}", s->index.f);
 }
 
 typedef gc_status (*read_fn)(gc_run *run, const char *name, gc_tensor **out, gc_error *err);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "npy.h"
 
+#include "out_file.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdint.h>
@@ -410,24 +412,21 @@ int cli_npy_save(const char *path, char kind, int item_size, const void *data, i
 {
     unsigned char head[320];
     size_t bytes = 0, n;
-    FILE *f;
+    cli_out out;
     int bad;
     if (!type_ok(kind, item_size) || ndim < 0 || ndim > CLI_NPY_MAX_DIMS ||
         count_bytes(item_size, ndim, shape, &bytes) || (bytes && !data))
         return report(path, "this array cannot be saved as .npy", msg, msg_size);
-    f = fopen(path, "wb");
-    if (!f) {
+    if (cli_out_open(&out, path)) {
         char why[160];
         snprintf(why, sizeof why, "cannot create the file: %s", strerror(errno));
         return report(path, why, msg, msg_size);
     }
     n = format_header(head, sizeof head, kind, item_size, ndim, shape);
-    bad = fwrite(head, 1, n, f) != n;
-    bad = bad || write_items(f, (const unsigned char *)data, (size_t)item_size, bytes);
-    bad = fclose(f) != 0 || bad;
-    if (!bad)
+    bad = fwrite(head, 1, n, out.f) != n;
+    bad = bad || write_items(out.f, (const unsigned char *)data, (size_t)item_size, bytes);
+    if (!cli_out_close(&out, bad))
         return 0;
-    remove(path);
     return report(path, "writing failed (is the disk full?)", msg, msg_size);
 }
 

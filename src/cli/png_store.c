@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "png_store.h"
 
+#include "out_file.h"
+
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -132,20 +134,18 @@ static int fail(char *msg, size_t msg_size, const char *path, const char *text)
 int png_store_write(const char *path, const unsigned char *rgb, int width, int height, char *msg, size_t msg_size)
 {
     writer w = {NULL, 0, 1, 0};
-    int y, bad;
+    cli_out out;
+    int y;
     if (!rgb || width < 1 || height < 1 || width > 32768 || height > 32768)
         return fail(msg, msg_size, path, "image sides must be 1 to 32768 pixels");
-    w.f = fopen(path, "wb");
-    if (!w.f)
+    if (cli_out_open(&out, path))
         return fail(msg, msg_size, path, strerror(errno));
+    w.f = out.f;
     put_header(&w, width, height);
     for (y = 0; y < height; y++)
         put_row(&w, rgb + (size_t)y * (size_t)width * 3, (uint32_t)width * 3u);
     put_trailer(&w);
-    bad = ferror(w.f);
-    bad = fclose(w.f) != 0 || bad;
-    if (!bad)
+    if (!cli_out_close(&out, 0))
         return 0;
-    remove(path);
     return fail(msg, msg_size, path, "is the disk full?");
 }
