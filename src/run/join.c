@@ -78,14 +78,20 @@ static bool movable(const gc_slot *slot)
            slot->fault == 0 && slot->other < 0 && slot->root < 0;
 }
 
+/* Somebody who sees the root, which is complete at its writer, may change it; the
+   slot must not be read after that. */
+static bool outlives(const gc_slot *slot, const gc_slot *root, int32_t complete)
+{
+    return root->kept && slot->last_reader > complete;
+}
+
 /* The part may be written where it belongs in the whole, which the step `index`
-   completes.  Whoever sees the whole may change it: then nobody may read the part
-   afterwards. */
+   completes. */
 static bool fits(const gc_plan *p, const gc_slot *part, const gc_slot *whole, int32_t index)
 {
     const gc_step *writer = part->writer < 0 ? NULL : &p->steps[part->writer];
     return movable(part) && writer != NULL && writer->call.wide && writer->residual < 0 && gc_is_cl(&part->value) &&
-           (!whole->kept || part->last_reader <= index);
+           !outlives(part, whole, index);
 }
 
 static void place(gc_slot *part, const gc_tensor *home, int32_t root, int64_t offset)
@@ -100,7 +106,8 @@ static bool inherit(gc_plan *p, const gc_step *s)
 {
     gc_slot *out = &p->slots[s->out[0]];
     const gc_slot *first = s->in[0] < 0 ? NULL : &p->slots[s->in[0]];
-    if (first == NULL || first->root < 0 || !movable(out)) {
+    if (first == NULL || first->root < 0 || !movable(out) ||
+        outlives(out, &p->slots[first->root], p->slots[first->root].writer)) {
         return false;
     }
     int64_t at = first->offset;

@@ -116,8 +116,8 @@ def test_channels_that_are_seen_keep_their_steps():
 # ---- concatenation along channels, whose inputs are written in place ----
 
 
-def dense_block(extra=()):
-    """As in DenseNet: every layer reads all that came before; names of its values, the model."""
+def dense_block(extra=(), late=None):
+    """As in DenseNet: every layer reads all that came before.  `extra` nodes follow; `late` reads c3 after c4."""
     rng = np.random.default_rng(9)
     nodes, constants = [], []
     nodes.append(helper.make_node("MaxPool", ["x"], ["f0"], kernel_shape=[2, 2], strides=[2, 2]))
@@ -135,6 +135,14 @@ def dense_block(extra=()):
     nodes.append(helper.make_node("AveragePool", ["c4"], ["y"], kernel_shape=[2, 2], strides=[2, 2]))
     nodes += [helper.make_node(op, [name], [out]) for op, name, out in extra]
     outputs = ["y", *(out for _, _, out in extra)]
+    if late:  # a 1x1 convolution of c3 whose weights wait for c4, which they do not depend on
+        weights = rng.normal(size=(4, CHANNELS + 32, 1, 1)).astype(np.float32)
+        constants += [numpy_helper.from_array(weights, "late_w"), numpy_helper.from_array(np.float32(0), "zero")]
+        nodes += [helper.make_node("ReduceMean", ["c4"], ["mean"], keepdims=0),
+                  helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+                  helper.make_node("Add", ["late_w", "nothing"], ["late_weights"]),
+                  helper.make_node("Conv", ["c3", "late_weights"], [late])]
+        outputs.append(late)
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, CHANNELS, None, None])
     graph = helper.make_graph(nodes, "g", [x], [helper.make_tensor_value_info(o, TensorProto.FLOAT, None)
                                                 for o in outputs], constants)
@@ -181,3 +189,18 @@ def test_a_part_that_is_read_later_survives_a_hook_on_the_whole():
         assert not run.value("y").any()
         assert np.array_equal(run.value("late"), f3)
         assert run.value("other").any()
+
+
+def test_a_shorter_whole_that_is_read_later_survives_a_hook_on_the_longer_one():
+    """c3 lies within c4; its reader runs after the hook on c4 has cleared that."""
+    x = np.random.default_rng(12).normal(size=(1, CHANNELS, 12, 12)).astype(np.float32)
+    model = dense_block(late="late")
+    with gradcam.Run(gradcam.Net(model)) as run:
+        run.set_input("x", x)
+        run.forward()
+        expected = run.value("late").copy()
+    with gradcam.Run(gradcam.Net(model)) as run:
+        run.set_input("x", x)
+        run.on_forward("c4", lambda name, a: a * 0, write=True)
+        run.forward()
+        assert not run.value("y").any() and np.array_equal(run.value("late"), expected)
