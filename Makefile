@@ -53,7 +53,7 @@ $(B)/gradcam: $(CLI_OBJ) $(B)/libgradcam.a
 TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(filter tests/unit/test_%,$(shell sh src/sources.sh tests)))
 CLI_IO := $(filter-out $(B)/src/cli/main.o $(B)/src/cli/cmd_%.o $(B)/src/cli/net_io.o,$(CLI_OBJ))
 
-$(B)/tests/%: tests/unit/%.c $(B)/libgradcam.a $(CLI_OBJ)
+$(B)/tests/%: tests/unit/%.c $(wildcard tests/unit/*.h) $(B)/libgradcam.a $(CLI_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(GC_CFLAGS) -o $@ $< $(TEST_SRC) $(CLI_IO) $(B)/libgradcam.a $(TEST_LDFLAGS) $(LDFLAGS) $(CLI_LIBS) $(LIBS)
 

@@ -9,22 +9,9 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
+#include "unit.h"
 
 enum { CHANNELS = 24, SIDE = 40, CLASSES = 7, LAYERS = 4 };
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
-}
 
 /* Counts calls; they come from one thread at a time. */
 static void *count_alloc(void *user, size_t size, size_t align)

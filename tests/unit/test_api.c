@@ -8,20 +8,7 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
-}
+#include "unit.h"
 
 /* An allocator that fails from call `fail_at` on and counts live blocks. */
 typedef struct heap {

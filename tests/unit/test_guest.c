@@ -7,20 +7,7 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
-}
+#include "unit.h"
 
 /* The only place for state that the wrapped functions can reach. */
 static struct {

@@ -6,29 +6,9 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
+#include "unit.h"
 
 enum { C = 64, SIDE = 20, VALUES = C * SIDE * SIDE, WEIGHTS = C * C * 9, SETS = 8 };
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
-}
-
-static float noise(uint32_t i)
-{
-    i = (i ^ i >> 15) * 0x2c1b3c6du;
-    i = (i ^ i >> 12) * 0x297a2d39u;
-    return (float)((i ^ i >> 15) & 0xffffu) / 32768.0f - 1.0f;
-}
 
 static gc_tensor *tensor(gc_ctx *ctx, int64_t a, int64_t b, int64_t c, int64_t d, uint32_t seed)
 {

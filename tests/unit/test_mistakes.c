@@ -5,10 +5,7 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
-
-typedef struct tally {
-    int passed, failed;
-} tally;
+#include "unit.h"
 
 typedef struct host {
     gc_ctx *ctx;
@@ -18,16 +15,6 @@ typedef struct host {
     gc_tensor *out;           /* where a call may put its result: stays NULL */
     gc_error err;
 } host;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
-}
 
 /* The status, two things that the message must hold, and no result. */
 static void refused(tally *t, host *h, gc_status got, gc_status want, const char *hint, const char *hint2)

@@ -14,22 +14,9 @@
 
 #include "base/compiler.h"
 #include "base/ctx.h"
+#include "unit.h"
 
 enum { MOST = 150, HOSTS = 4, CONTEXTS = 3, SECONDS = 240 };
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
-}
 
 static void on_alarm(int number)
 {

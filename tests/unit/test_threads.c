@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
+#include "unit.h"
 
 enum { THREADS = 4, ROUNDS = 2, METHODS = 4, SIDE = 112, VALUES = 3 * SIDE * SIDE };
 
@@ -127,20 +128,6 @@ static void close_shared(shared *s)
     gc_tensor_unref(s->image);
     gc_net_unref(s->net);
     gc_ctx_unref(s->ctx);
-}
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what)
-{
-    if (ok) {
-        t->passed++;
-    } else {
-        t->failed++;
-        printf("FAILED: %s\n", what);
-    }
 }
 
 /* One worker after the other, on the calling thread. */

@@ -9,14 +9,11 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
+#include "unit.h"
 
 enum { OWN_THREADS = 3, RESULTS = 4, NETS = 2 };
 
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static void expect(tally *t, int ok, const char *what, const char *who)
+static void expect_of(tally *t, int ok, const char *what, const char *who)
 {
     if (ok) {
         t->passed++;
@@ -24,13 +21,6 @@ static void expect(tally *t, int ok, const char *what, const char *who)
         t->failed++;
         printf("FAILED: %s: %s\n", who, what);
     }
-}
-
-static float noise(uint32_t i)
-{
-    i = (i ^ i >> 15) * 0x2c1b3c6du;
-    i = (i ^ i >> 12) * 0x297a2d39u;
-    return (float)((i ^ i >> 15) & 0xffffu) / 32768.0f - 1.0f;
 }
 
 static gc_tensor *tensor(gc_ctx *ctx, int32_t ndim, const int64_t *shape, uint32_t seed)
@@ -242,7 +232,7 @@ static void all_nets(tally *t, const gc_ctx_options *o, const char *who, results
     for (int i = 0; i < NETS && s == GRADCAM_OK; i++) {
         s = one_net(ctx, i, r, &err);
     }
-    expect(t, s == GRADCAM_OK, err.message, who);
+    expect_of(t, s == GRADCAM_OK, err.message, who);
     gc_ctx_unref(ctx);
 }
 
@@ -263,7 +253,7 @@ static void compare(tally *t, const gc_ctx_options *o, const char *who, const re
         size_t bytes = want->bytes[i / RESULTS][i % RESULTS];
         int same = a != NULL && b != NULL && bytes > 0 && bytes == r.bytes[i / RESULTS][i % RESULTS] &&
                    memcmp(a, b, bytes) == 0;
-        expect(t, same, names[i % RESULTS], who);
+        expect_of(t, same, names[i % RESULTS], who);
     }
     release(&r);
 }
