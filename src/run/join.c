@@ -43,14 +43,12 @@ static void survey(gc_plan *p)
 /* The step would copy elements in the order in which they lie. */
 static bool is_view(const gc_plan *p, const gc_step *s)
 {
-    if (s->op == NULL || s->call.custom != NULL || s->fused || s->backward || s->call.view == 0 || s->in[0] < 0 ||
-        s->out[0] < 0) {
+    if (s->op == NULL || s->call.custom != NULL || s->fused || s->call.view == 0 || s->in[0] < 0 || s->out[0] < 0) {
         return false;
     }
     const gc_slot *in = &p->slots[s->in[0]], *out = &p->slots[s->out[0]];
-    bool possible = !in->constant && !in->hidden && !in->unused && in->fault == 0 && !out->kept && !out->active &&
-                    !out->constant && !out->hidden && !out->unused && out->fault == 0 &&
-                    in->value.dtype == out->value.dtype;
+    bool possible = !in->constant && !in->hidden && !in->unused && in->fault == 0 && !out->kept && !out->constant &&
+                    !out->hidden && !out->unused && out->fault == 0 && in->value.dtype == out->value.dtype;
     return possible && (s->call.view == GC_VIEW_FLAT
                             ? gc_is_row(&in->value) && gc_is_row(&out->value)
                             : memcmp(out->value.strides, s->call.view_strides, sizeof s->call.view_strides) == 0);

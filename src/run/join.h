@@ -5,7 +5,7 @@
 #include "run/plan.h"
 
 /* Values of which nothing but the shape changes are seen where they lie, without
-   a copy; no gradient may flow through them.
+   a copy; their gradients have storage of their own.
 
    Then lets the steps that make the inputs of a channels-last Concat write into its
    output, so that nothing is left to copy; only where no gradient flows through

@@ -89,8 +89,8 @@ def test_fused(kind, after):
         for run in (unseen, seen, back):
             run.set_input("x", x)
         for _, _, out, _ in nodes:
-            seen.watch(out)
-        seen.watch("h")
+            seen.watch(out, gradcam.WATCH_VALUE)
+        seen.watch("h", gradcam.WATCH_VALUE)
         back.watch("x", gradcam.WATCH_GRAD)
         for run in (unseen, seen, back):
             run.forward()
@@ -101,16 +101,18 @@ def test_fused(kind, after):
         assert largest(back.gradient("x"), gradient) < 4e-6
 
 
-def test_channels_that_are_seen_keep_their_steps():
-    """Whoever watches the gate gets it, though the pair could be one step."""
+@pytest.mark.parametrize("seen", ["s", "h"])
+def test_values_that_are_seen_keep_their_steps(seen):
+    """Whoever watches the gate, or what it is the gate of, gets it, though all could be one step."""
     rng = np.random.default_rng(8)
     attrs, weights, fn = first("1x1", rng)
     x = rng.normal(size=(1, CHANNELS, SIDE, SIDE)).astype(np.float32)
     with gradcam.Run(gradcam.Net(model("1x1", attrs, weights, AFTER["silu"][0]))) as run:
         run.set_input("x", x)
-        run.watch("s")
+        run.watch(seen, gradcam.WATCH_VALUE)  # a gradient there would end the fusion by itself
         run.forward()
-        assert largest(run.value("s"), torch.sigmoid(fn(torch.from_numpy(x))).numpy()) < 4e-6
+        h = fn(torch.from_numpy(x))
+        assert largest(run.value(seen), (h if seen == "h" else torch.sigmoid(h)).numpy()) < 4e-6
 
 
 # ---- concatenation along channels, whose inputs are written in place ----
@@ -153,7 +155,7 @@ def all_values(model, x, watched, gradient_of="x"):
     with gradcam.Run(gradcam.Net(model)) as run:
         run.set_input("x", x)
         for name in watched:
-            run.watch(name)
+            run.watch(name, gradcam.WATCH_VALUE)
         if gradient_of:
             run.watch(gradient_of, gradcam.WATCH_GRAD)
         run.forward()
@@ -179,7 +181,7 @@ def test_a_part_that_is_read_later_survives_a_hook_on_the_whole():
     model = dense_block(extra=[("Identity", "f3", "late"), ("Relu", "f2", "other")])
     with gradcam.Run(gradcam.Net(model)) as run:
         run.set_input("x", x)
-        run.watch("f3")
+        run.watch("f3", gradcam.WATCH_VALUE)
         run.forward()
         f3 = run.value("f3").copy()
     with gradcam.Run(gradcam.Net(model)) as run:
@@ -204,3 +206,60 @@ def test_a_shorter_whole_that_is_read_later_survives_a_hook_on_the_longer_one():
         run.on_forward("c4", lambda name, a: a * 0, write=True)
         run.forward()
         assert not run.value("y").any() and np.array_equal(run.value("late"), expected)
+
+
+@pytest.mark.parametrize("name", ["f0", "f1", "c2", "c3"])
+def test_a_hook_changes_what_reads_its_value_and_nothing_else(name):
+    """A gradient at x makes the plan copy, which is what is right."""
+    x = np.random.default_rng(14).normal(size=(1, CHANNELS, 12, 12)).astype(np.float32)
+    got = []
+    for gradient in (True, False):
+        with gradcam.Run(gradcam.Net(dense_block())) as run:
+            run.set_input("x", x)
+            if gradient:
+                run.watch("x", gradcam.WATCH_GRAD)
+            run.on_forward(name, lambda _name, a: a * 0.5, write=True)
+            run.forward()
+            got.append(run.value("y").copy())
+    assert np.array_equal(*got)
+
+
+# ---- transposes and reshapes that move nothing ----
+
+
+@pytest.mark.parametrize("op,attrs", [("Transpose", {"perm": [0, 2, 3, 1]}), ("Flatten", {})])
+@pytest.mark.parametrize("kind", ["1x1", "input"])
+def test_views_do_not_leak(op, attrs, kind):
+    """Whoever changes what is seen elsewhere changes a copy; gradients go through as through any other step."""
+    rng = np.random.default_rng(13)
+    conv, weights, fn = first("1x1", rng)
+    x = rng.normal(size=(2, CHANNELS, 6, 6)).astype(np.float32)
+    constants = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    made = [helper.make_node("Conv", ["x", "w0", "w1"], ["h"], **conv)] if kind == "1x1" else []
+    of = "h" if kind == "1x1" else "x"
+    made += [helper.make_node(op, [of], ["v"], **attrs), helper.make_node("Mul", ["v", "v"], ["y"]),
+             helper.make_node("Mul", [of, of], ["late"])]
+    outputs = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in ("y", "late")]
+    x_info = helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)
+    graph = helper.make_graph(made, "g", [x_info], outputs, constants)
+    net = gradcam.Net(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString())
+    tx = torch.from_numpy(x).requires_grad_()
+    h = fn(tx) if kind == "1x1" else tx
+    v = h.permute(0, 2, 3, 1) if op == "Transpose" else h.flatten(1)
+    with gradcam.Run(net) as run:
+        run.set_input("x", x)
+        run.forward()
+        assert largest(run.value("y"), (v * v).detach().numpy()) < 4e-6
+    with gradcam.Run(net) as run:
+        run.set_input("x", x)
+        run.on_forward("v", lambda name, a: a * 0, write=True)
+        run.forward()
+        assert not run.value("y").any() and largest(run.value("late"), (h * h).detach().numpy()) < 4e-6
+    seed = rng.normal(size=tuple(v.shape)).astype(np.float32)
+    gradient = torch.autograd.grad(v * v, tx, torch.from_numpy(seed))[0].numpy()
+    with gradcam.Run(net) as run:
+        run.set_input("x", x)
+        run.watch("x", gradcam.WATCH_GRAD)
+        run.forward()
+        run.backward("y", seed)
+        assert largest(run.gradient("x"), gradient) < 4e-6
