@@ -7,6 +7,7 @@ import logging
 import operator
 
 from . import _c
+from ._handle import Handle
 from ._ops import Operator
 
 _LEVELS = {"error": _c.GRADCAM_LOG_ERROR, "warning": _c.GRADCAM_LOG_WARNING, "info": _c.GRADCAM_LOG_INFO}
@@ -61,7 +62,7 @@ def kernels():
     return [_c.decode(name) for name in itertools.takewhile(lambda name: name is not None, names)]
 
 
-class Context:
+class Context(Handle):
     """What networks and runs may use of the process.
 
     threads: size of the built-in pool; 0 or 1 is the caller's thread only.
@@ -79,7 +80,7 @@ class Context:
     """
 
     def __init__(self, threads=0, logger=None, level="warning", executor=None, allocator=None, kernels=None):
-        self.handle, self._unref, self.operators = _c.ctx_p(), _c.lib.gc_ctx_unref, []
+        self.handle, self._give_back, self.operators = _c.ctx_p(), _c.lib.gc_ctx_unref, []
         o = _c.sized(_c.gc_ctx_options, n_threads=operator.index(threads), kernels=_c.encode(kernels))
         self._services = []  # the library calls them until the last network has gone
         for name, service, make in (("logger", logger if logger is None else (logger, level), lambda s: _logger(*s)),
@@ -109,19 +110,3 @@ class Context:
                         _c.GRADCAM_OP_ACTIVATION * bool(activation) | _c.GRADCAM_OP_STOPS * bool(stops))
         _c.call("ctx_register_op", self.handle, C.byref(made.definition))
         self.operators.append(made)
-
-    def close(self):
-        """Gives the reference back."""
-        if self.handle:
-            self._unref(self.handle)
-            self.handle = _c.ctx_p()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "handle", None):
-            self.close()

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _c
 from ._context import Context
+from ._handle import Handle
 from ._tensor import DTYPES, describe, lend
 
 Node = collections.namedtuple("Node", "index name op inputs outputs")
@@ -56,7 +57,7 @@ def _external(read):
     return _c.external_fn(fill)
 
 
-class Net:
+class Net(Handle):
     """A network: immutable, shared by any number of runs and threads.
 
     model: a path (str or os.PathLike), the file's bytes (bytes or anything with
@@ -86,7 +87,7 @@ class Net:
         self._take(handle, context, [])
 
     def _take(self, handle, context, kept):
-        self.handle, self.context, self._unref, self._kept = handle, context, _c.lib.gc_net_unref, kept
+        self.handle, self.context, self._give_back, self._kept = handle, context, _c.lib.gc_net_unref, kept
         lib = _c.lib
         self.inputs = [_c.decode(lib.gc_net_input_name(handle, k)) for k in range(lib.gc_net_input_count(handle))]
         self.outputs = [_c.decode(lib.gc_net_output_name(handle, k)) for k in range(lib.gc_net_output_count(handle))]
@@ -121,22 +122,6 @@ class Net:
         _c.lib.gc_net_input_desc(self.handle, self.inputs.index(name), C.byref(d))
         return Spec(DTYPES[d.dtype], None if d.ndim < 0 else tuple(d.shape[:d.ndim]))
 
-    def close(self):
-        """Gives the reference back; runs keep what they need."""
-        if self.handle:
-            self._unref(self.handle)
-            self.handle = _c.net_p()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "handle", None):
-            self.close()
-
 
 def _list_attr(values):
     values = list(values)
@@ -148,7 +133,7 @@ def _list_attr(values):
     return _c.GRADCAM_ATTR_FLOATS, (C.c_float * len(values))(*map(float, values)), len(values)
 
 
-class Builder:
+class Builder(Handle):
     """Builds a network from operators named and attributed as in ONNX.
 
     builder = Builder(opset=17)
@@ -161,7 +146,7 @@ class Builder:
 
     def __init__(self, opset=17, context=None):
         self.context, self.handle = context or Context(), _c.builder_p()
-        self._destroy, self._arrays = _c.lib.gc_builder_destroy, []
+        self._give_back, self._arrays = _c.lib.gc_builder_destroy, []
         _c.call("builder_create", self.context.handle, opset, C.byref(self.handle))
 
     def input(self, name, shape, dtype=np.float32):
@@ -214,19 +199,3 @@ class Builder:
         net._take(handle, self.context, self._arrays)
         self.close()
         return net
-
-    def close(self):
-        """Gives up what was built."""
-        if self.handle:
-            self._destroy(self.handle)
-            self.handle = _c.builder_p()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "handle", None):
-            self.close()

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _c
 from ._explain import RULES, Explanations
+from ._handle import Handle
 from ._net import Spec
 from ._tensor import DTYPES, lend, view
 
@@ -60,7 +61,7 @@ def _enter(number, event):
 _ENTER = _c.gc_hook_fn(_enter)
 
 
-class Run(Explanations):
+class Run(Handle, Explanations):
     """One execution of a network: used by one thread at a time; `with` closes it.
 
     Results of value() and gradient() are copies unless asked otherwise.  Names
@@ -69,27 +70,15 @@ class Run(Explanations):
 
     def __init__(self, net):
         self.net, self.handle, self.report = net, _c.run_p(), None
-        self._destroy, self._arrays, self._hooks, self._inside = _c.lib.gc_run_destroy, {}, {}, 0
+        self._give_back, self._arrays, self._hooks, self._inside = _c.lib.gc_run_destroy, {}, {}, 0
         _c.call("run_create", net.handle, C.byref(self.handle))
         self._ctx = _c.lib.gc_run_ctx(self.handle)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "handle", None):
-            self.close()
 
     def close(self):
         """Gives everything back; arrays that are views of the run are no longer valid."""
         if self._inside:
             raise RuntimeError("a run cannot be closed inside its own pass")
-        if self.handle:
-            self._destroy(self.handle)
-            self.handle = _c.run_p()
+        super().close()
         self._hooks.clear()
         self._arrays.clear()
 
