@@ -73,22 +73,71 @@ typedef struct plane {
     int64_t height, width, row, column; /* row, column: strides */
 } plane;
 
+/* Columns that are resized at once, and sums that advance side by side. */
+enum { COLUMNS = 256, LANES = 16 };
+
+/* What columns x .. x + n of the result read: element low, and that at next
+   with the weight. */
+typedef struct columns {
+    int64_t x, n;
+    int64_t low[COLUMNS], next[COLUMNS];
+    float weight[COLUMNS];
+} columns;
+
+static void aim_columns(const plane *src, int32_t mode, const plane *dst, int64_t x, columns *c)
+{
+    c->x = x;
+    c->n = dst->width - x < COLUMNS ? dst->width - x : COLUMNS;
+    for (int64_t i = 0; i < c->n; i++) {
+        int64_t low;
+        source(mode, x + i, src->width, dst->width, &low, &c->weight[i]);
+        c->low[i] = low * src->column;
+        c->next[i] = (c->weight[i] > 0.0f ? low + 1 : low) * src->column;
+    }
+}
+
+static void stretch(const float *line, const columns *c, float *to)
+{
+    for (int64_t i = 0; i < c->n; i++) {
+        to[i] = line[c->low[i]] * (1.0f - c->weight[i]) + line[c->next[i]] * c->weight[i];
+    }
+}
+
+static void mix(const float *restrict top, const float *restrict bottom, float weight, const columns *c,
+                const plane *dst, int64_t y)
+{
+    float *restrict to = dst->data + y * dst->row + c->x * dst->column;
+    if (dst->column == 1) {
+        for (int64_t i = 0; i < c->n; i++) {
+            to[i] = top[i] * (1.0f - weight) + bottom[i] * weight;
+        }
+        return;
+    }
+    for (int64_t i = 0; i < c->n; i++) {
+        to[i * dst->column] = top[i] * (1.0f - weight) + bottom[i] * weight;
+    }
+}
+
+/* Lines of the source are stretched once and mixed for all lines between them. */
 static void resize_plane(const plane *src, int32_t mode, const plane *dst)
 {
-    for (int64_t y = 0; y < dst->height; y++) {
-        int64_t y0;
-        float wy;
-        source(mode, y, src->height, dst->height, &y0, &wy);
-        const float *upper = src->data + y0 * src->row, *lower = wy > 0.0f ? upper + src->row : upper;
-        for (int64_t x = 0; x < dst->width; x++) {
-            int64_t x0, next;
-            float wx;
-            source(mode, x, src->width, dst->width, &x0, &wx);
-            next = (wx > 0.0f ? x0 + 1 : x0) * src->column;
-            x0 *= src->column;
-            float top = upper[x0] * (1.0f - wx) + upper[next] * wx;
-            float bottom = lower[x0] * (1.0f - wx) + lower[next] * wx;
-            dst->data[y * dst->row + x * dst->column] = top * (1.0f - wy) + bottom * wy;
+    columns c;
+    float line[2][COLUMNS];
+    for (int64_t x = 0; x < dst->width; x += COLUMNS) {
+        int64_t holds[2] = {-1, -1}; /* line y of the source lies in line[y % 2] */
+        aim_columns(src, mode, dst, x, &c);
+        for (int64_t y = 0; y < dst->height; y++) {
+            int64_t low;
+            float weight;
+            source(mode, y, src->height, dst->height, &low, &weight);
+            int64_t next = weight > 0.0f ? low + 1 : low;
+            for (int64_t k = low; k <= next; k++) {
+                if (holds[k % 2] != k) {
+                    stretch(src->data + k * src->row, &c, line[k % 2]);
+                    holds[k % 2] = k;
+                }
+            }
+            mix(line[low % 2], line[next % 2], weight, &c, dst, y);
         }
     }
 }
@@ -147,6 +196,46 @@ static bool dense(const gc_tensor_desc *d)
     return true;
 }
 
+/* The smallest and the largest number; NaN is neither. */
+static void range_of(const float *v, int64_t n, float *low, float *high)
+{
+    float least[LANES], most[LANES];
+    int64_t i = 0;
+    for (int32_t k = 0; k < LANES; k++) {
+        least[k] = INFINITY;
+        most[k] = -INFINITY;
+    }
+    for (; i + LANES <= n; i += LANES) {
+        for (int32_t k = 0; k < LANES; k++) {
+            least[k] = v[i + k] < least[k] ? v[i + k] : least[k];
+            most[k] = v[i + k] > most[k] ? v[i + k] : most[k];
+        }
+    }
+    *low = INFINITY;
+    *high = -INFINITY;
+    for (int32_t k = 0; k < LANES; k++) {
+        *low = least[k] < *low ? least[k] : *low;
+        *high = most[k] > *high ? most[k] : *high;
+    }
+    for (; i < n; i++) {
+        *low = v[i] < *low ? v[i] : *low;
+        *high = v[i] > *high ? v[i] : *high;
+    }
+}
+
+static void normalize_sample(float *v, int64_t n)
+{
+    float low, high;
+    range_of(v, n, &low, &high);
+    if (!(high > low)) {
+        memset(v, 0, (size_t)n * sizeof *v);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        v[i] = (v[i] - low) / (high - low);
+    }
+}
+
 gc_status gc_map_normalize(gc_tensor *map, gc_error *err)
 {
     gc_tensor_desc d;
@@ -159,14 +248,7 @@ gc_status gc_map_normalize(gc_tensor *map, gc_error *err)
         n *= d.shape[i];
     }
     for (int64_t s = 0; s < d.shape[0]; s++) {
-        float *v = (float *)d.data + s * n, low = INFINITY, high = -INFINITY;
-        for (int64_t i = 0; i < n; i++) {
-            low = v[i] < low ? v[i] : low;
-            high = v[i] > high ? v[i] : high;
-        }
-        for (int64_t i = 0; i < n; i++) {
-            v[i] = high > low ? (v[i] - low) / (high - low) : 0.0f;
-        }
+        normalize_sample((float *)d.data + s * n, n);
     }
     return GRADCAM_OK;
 }

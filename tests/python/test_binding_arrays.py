@@ -183,7 +183,7 @@ def test_layers_refuse_what_has_no_place():
 
 
 @pytest.mark.parametrize("shape,size", [((3, 7, 5), (224, 160)), ((7, 5), (3, 9)), ((1, 1, 1), (4, 4)),
-                                        ((2, 14, 14), (14, 14)), ((2, 3, 6, 5), (7, 11))])
+                                        ((2, 14, 14), (14, 14)), ((2, 3, 6, 5), (7, 11)), ((9, 5), (3, 600))])
 @pytest.mark.parametrize("mode", ["bilinear", "align_corners", "nearest"])
 def test_resize(shape, size, mode):
     maps = RNG.standard_normal(shape).astype(np.float32)
