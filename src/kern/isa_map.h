@@ -82,6 +82,17 @@ TARGET static GC_ALWAYS_INLINE V erf_of(V x)
     return clip(b * p * recip_of(q), BC(-1.0f), BC(1.0f));
 }
 
+/* 2 sqrt(2 / pi), and that times 0.044715: GELU's approximation is x sigmoid(A x + B x^3). */
+#define GELU_A 1.59576912f
+#define GELU_B 0.0713548163f
+
+/* tanh(log(1 + e)) */
+TARGET static GC_ALWAYS_INLINE V mish_gate(V e)
+{
+    V w = e * (e + BC(2.0f));
+    return w * recip_of(w + BC(2.0f));
+}
+
 TARGET static GC_ALWAYS_INLINE V map_one(const int kind, V x)
 {
     switch (kind) {
@@ -90,8 +101,46 @@ TARGET static GC_ALWAYS_INLINE V map_one(const int kind, V x)
     case GC_MAP_SILU: return x * sigmoid_of(x);
     case GC_MAP_TANH: return tanh_of(x);
     case GC_MAP_ERF: return erf_of(x);
-    case GC_MAP_HARD_SWISH: return x * clip(x * BC(1.0f / 6.0f) + BC(0.5f), BC(0.0f), BC(1.0f));
-    default: /* GC_MAP_GELU */ return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
+    case GC_MAP_GELU: return BC(0.5f) * x * (BC(1.0f) + erf_of(x * BC(0.70710678f)));
+    case GC_MAP_GELU_TANH: return x * sigmoid_of(x * (BC(GELU_A) + BC(GELU_B) * x * x));
+    case GC_MAP_MISH: return x * mish_gate(exp_of(VMIN(BC(20.0f), x)));
+    default: /* GC_MAP_HARD_SWISH */ return x * clip(x * BC(1.0f / 6.0f) + BC(0.5f), BC(0.0f), BC(1.0f));
+    }
+}
+
+/* d/dx of x sigmoid(u) where du is d/dx of u: with e = exp(-|u|) neither sigmoid nor
+   1 - sigmoid cancels. */
+TARGET static GC_ALWAYS_INLINE V gate_slope(V x, V u, V du)
+{
+    V e = exp_inside(clip(VSEL(VLT(u, BC(0.0f)), u, -u), BC(-87.3f), BC(0.0f)));
+    V r = recip_of(BC(1.0f) + e);
+    return VSEL(VLT(u, BC(0.0f)), e * r, r) + x * du * (e * r * r);
+}
+
+/* The derivative; where it has reached its limit, x is cut off. */
+TARGET static GC_ALWAYS_INLINE V slope_one(const int kind, V x)
+{
+    V b, e, w, r;
+    switch (kind) {
+    case GC_MAP_ERF: return BC(1.12837917f) * exp_of(-(x * x));
+    case GC_MAP_GELU:
+        b = clip(x, BC(-13.0f), BC(13.0f));
+        e = BC(0.39894228f) * exp_inside(b * b * BC(-0.5f));
+        return b * e + (BC(0.5f) + BC(0.5f) * erf_of(b * BC(0.70710678f)));
+    case GC_MAP_GELU_TANH:
+        b = clip(x, BC(-9.0f), BC(9.0f));
+        return gate_slope(b, b * (BC(GELU_A) + BC(GELU_B) * b * b), BC(GELU_A) + BC(3.0f * GELU_B) * b * b);
+    case GC_MAP_SILU: b = clip(x, BC(-87.0f), BC(87.0f)); return gate_slope(b, b, BC(1.0f));
+    case GC_MAP_MISH: /* t + x sigmoid(x) (1 - t^2) where t = w / (w + 2), w + 1 = (1 + e)^2 */
+        b = clip(x, BC(-87.0f), BC(20.0f));
+        e = exp_inside(b);
+        w = e * (e + BC(2.0f));
+        r = recip_of(w + BC(2.0f));
+        return w * r + b * (BC(4.0f) * e * r) * ((BC(1.0f) + e) * r);
+    default: /* GC_MAP_HARD_SWISH */
+        b = VSEL(VLT(x, BC(3.0f)), x * BC(1.0f / 3.0f) + BC(0.5f), BC(1.0f));
+        b = VSEL(VLT(BC(-3.0f), x), b, BC(0.0f));
+        return VSEL(VNE(x, x), x, b);
     }
 }
 
@@ -114,7 +163,32 @@ TARGET static void map(int32_t kind, int64_t n, const float *x, float *y)
     case GC_MAP_SILU: map_all(GC_MAP_SILU, n, x, y); break;
     case GC_MAP_TANH: map_all(GC_MAP_TANH, n, x, y); break;
     case GC_MAP_ERF: map_all(GC_MAP_ERF, n, x, y); break;
-    case GC_MAP_HARD_SWISH: map_all(GC_MAP_HARD_SWISH, n, x, y); break;
-    default: map_all(GC_MAP_GELU, n, x, y); break;
+    case GC_MAP_GELU: map_all(GC_MAP_GELU, n, x, y); break;
+    case GC_MAP_GELU_TANH: map_all(GC_MAP_GELU_TANH, n, x, y); break;
+    case GC_MAP_MISH: map_all(GC_MAP_MISH, n, x, y); break;
+    default: map_all(GC_MAP_HARD_SWISH, n, x, y); break;
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void slope_all(const int kind, int64_t n, const float *x, const float *g, float *y)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        ST(y + i, LD(g + i) * slope_one(kind, LD(x + i)));
+    }
+    if (i < n) {
+        store_part(y + i, load_part(g + i, n - i) * slope_one(kind, load_part(x + i, n - i)), n - i);
+    }
+}
+
+TARGET static void slope(int32_t kind, int64_t n, const float *x, const float *g, float *y)
+{
+    switch (kind) {
+    case GC_MAP_ERF: slope_all(GC_MAP_ERF, n, x, g, y); break;
+    case GC_MAP_GELU: slope_all(GC_MAP_GELU, n, x, g, y); break;
+    case GC_MAP_GELU_TANH: slope_all(GC_MAP_GELU_TANH, n, x, g, y); break;
+    case GC_MAP_SILU: slope_all(GC_MAP_SILU, n, x, g, y); break;
+    case GC_MAP_MISH: slope_all(GC_MAP_MISH, n, x, g, y); break;
+    default: slope_all(GC_MAP_HARD_SWISH, n, x, g, y); break;
     }
 }

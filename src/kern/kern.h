@@ -73,9 +73,21 @@ typedef struct gc_depthwise {
 
 /* Functions of one value; the error is below 4e-7 of the result plus 2^-119;
    of ERF below 5e-7: 7e-8 of the fit and seven roundings where there is no FMA.
-   HARD_SWISH and GELU of a negative x: 4e-7 of x, as they are rounded before their
-   factor is clipped or near zero. */
-enum { GC_MAP_EXP, GC_MAP_SIGMOID, GC_MAP_SILU, GC_MAP_TANH, GC_MAP_ERF, GC_MAP_GELU, GC_MAP_HARD_SWISH };
+   HARD_SWISH, and GELU, its approximation and MISH of a negative x: 4e-7 of x, as they
+   are rounded before their factor is clipped or near zero.  The derivatives of the first
+   three follow from their values; those of the others, from GC_MAP_ERF on, have the
+   error 5e-7 (they reach from -0.2 to 1.5). */
+enum {
+    GC_MAP_EXP,
+    GC_MAP_SIGMOID,
+    GC_MAP_TANH,
+    GC_MAP_ERF,
+    GC_MAP_GELU,
+    GC_MAP_GELU_TANH, /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+    GC_MAP_SILU,
+    GC_MAP_MISH,
+    GC_MAP_HARD_SWISH
+};
 
 typedef struct gc_kern {
     const char *name;
@@ -95,6 +107,8 @@ typedef struct gc_kern {
                   float *y);
     /* y[i] = f(x[i]), f being GC_MAP_*; x may be y. */
     void (*map)(int32_t kind, int64_t n, const float *x, float *y);
+    /* y[i] = g[i] f'(x[i]), f being one of GC_MAP_* from ERF on; y may be g or x. */
+    void (*slope)(int32_t kind, int64_t n, const float *x, const float *g, float *y);
     /* y[c] = max over t of taps[t][c], arg[c] (may be NULL) the first such t;
        NaN counts as larger than anything. */
     void (*max_taps)(const float *const *taps, int64_t count, int64_t channels, float *y, int32_t *arg);

@@ -17,12 +17,6 @@ static float softplus(float x)
     return (x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x)));
 }
 
-static float mish_slope(float x)
-{
-    float t = tanhf(softplus(x));
-    return t + x * sigmoid(x) * (1.0f - t * t);
-}
-
 static float swish_slope(float x, float alpha)
 {
     float q = sigmoid(alpha * x);
@@ -39,57 +33,46 @@ UNARY(celu, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x < 0.0f ? r.a * expm1f(x / 
       v <= 0.0f ? g * expf(v / r.a) : g)
 UNARY(hsigmoid, U_COPY, in[0], "alpha", 0.2f, "beta", 0.5f, fmaxf(0.0f, fminf(1.0f, r.a *x + r.b)),
       r.a *v + r.b > 0.0f && r.a * v + r.b < 1.0f ? g * r.a : 0.0f)
-SIMPLE(hswish, in[0], x *fmaxf(0.0f, fminf(1.0f, x / 6.0f + 0.5f)),
-       v <= -3.0f ? 0.0f
-       : v < 3.0f ? g * (v / 3.0f + 0.5f)
-                  : g)
-MAPPED(sigm, out[0], GC_MAP_SIGMOID, g *v *(1.0f - v))
-MAPPED(tanhy, out[0], GC_MAP_TANH, g *(1.0f - v * v))
+KERNEL(hswish, GC_MAP_HARD_SWISH)
+KERNEL(mish, GC_MAP_MISH)
+MAPPED(sigm, GC_MAP_SIGMOID, g *v *(1.0f - v))
+MAPPED(tanhy, GC_MAP_TANH, g *(1.0f - v * v))
 SIMPLE(splus, in[0], softplus(x), g *sigmoid(v))
 SIMPLE(ssign, in[0], x / (1.0f + fabsf(x)), g / ((1.0f + fabsf(v)) * (1.0f + fabsf(v))))
 UNARY(thresh, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x > r.a ? x : 0.0f, v > r.a ? g : 0.0f)
 UNARY(shrink, U_COPY, in[0], "lambd", 0.5f, "bias", 0.0f, x<-r.a ? x + r.b : x> r.a ? x - r.b : 0.0f,
       v<-r.a || v> r.a ? g : 0.0f)
-UNARY(swish, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x *sigmoid(r.a *x), g *swish_slope(v, r.a))
-SIMPLE(mish, in[0], x *tanhf(softplus(x)), g *mish_slope(v))
+UNARY(swishes, U_COPY, in[0], "alpha", 1.0f, "", 0.0f, x *sigmoid(r.a *x), g *swish_slope(v, r.a))
+KERNEL(silu, GC_MAP_SILU)
 
-static float gelu_value(float x, bool approximate)
+static bool is_silu(const gc_op_call *c)
 {
-    float u = 0.7978845608f * (x + 0.044715f * x * x * x);
-    return approximate ? 0.5f * x * (1.0f + tanhf(u)) : 0.5f * x * erfcf(-x * 0.7071067812f);
+    return gc_attr_float(&c->attrs, "alpha", 1.0f) == 1.0f;
 }
 
-static float gelu_slope(float x, bool approximate)
+static gc_status swish_forward(gc_op_call *c)
 {
-    float t = tanhf(0.7978845608f * (x + 0.044715f * x * x * x));
-    float du = 0.7978845608f * (1.0f + 0.134145f * x * x);
-    if (approximate) {
-        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * du;
-    }
-    return 0.5f * erfcf(-x * 0.7071067812f) + x * 0.3989422804f * expf(-0.5f * x * x);
+    return is_silu(c) ? silu_forward(c) : swishes_forward(c);
 }
 
-FORWARD_LOOP(gelu, gelu_value(x, r.strict != 0))
-BACKWARD_LOOP(gelu, g *gelu_slope(v, r.strict != 0))
-
-static unary_run gelu_run(const gc_op_call *c)
+static gc_status swish_backward(gc_op_call *c)
 {
-    unary_run r;
-    memset(&r, 0, sizeof r);
-    r.strict = strcmp(gc_attr_string(&c->attrs, "approximate", "none"), "tanh") == 0;
-    return r;
+    return is_silu(c) ? silu_backward(c) : swishes_backward(c);
+}
+
+static int32_t gelu_kind(const gc_op_call *c)
+{
+    return strcmp(gc_attr_string(&c->attrs, "approximate", "none"), "tanh") == 0 ? GC_MAP_GELU_TANH : GC_MAP_GELU;
 }
 
 static gc_status gelu_forward(gc_op_call *c)
 {
-    unary_run r = gelu_run(c);
-    return r.strict ? gc_unary_forward(c, gelu_f, &r) : gc_unary_map(c, GC_MAP_GELU);
+    return gc_unary_map(c, gelu_kind(c));
 }
 
 static gc_status gelu_backward(gc_op_call *c)
 {
-    unary_run r = gelu_run(c);
-    return gc_unary_backward(c, gelu_b, &r, c->in[0]);
+    return gc_unary_slope(c, gelu_kind(c));
 }
 
 /* ---- Clip ---- */

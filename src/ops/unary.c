@@ -105,7 +105,7 @@ gc_status gc_unary_map(gc_op_call *c, int32_t kind)
    sum is made. */
 typedef struct finish {
     gc_walk_fn fn;
-    unary_run *r;
+    void *user;
     gc_rule rule;
     bool add;
 } finish;
@@ -131,7 +131,7 @@ static void finish_run(void *user, int64_t n, char *const *p, const int64_t *s)
         int64_t m = n - i < BLOCK ? n - i : BLOCK;
         char *q[3] = {(char *)dx, p[1] + i * s[1], p[2] + i * s[2]};
         const int64_t t[3] = {(int64_t)sizeof *dx, s[1], s[2]};
-        f->fn(f->r, m, q, t);
+        f->fn(f->user, m, q, t);
         if (f->rule != GRADCAM_RULE_PLAIN) {
             gc_op_rule(f->rule, m, q[1], s[1], dx);
         }
@@ -143,7 +143,7 @@ static void finish_run(void *user, int64_t n, char *const *p, const int64_t *s)
     }
 }
 
-gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc_tensor *v)
+gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, void *user, const gc_tensor *v)
 {
     if (c->grad_in[0] == NULL) {
         return GRADCAM_OK;
@@ -153,9 +153,38 @@ gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc
         return GRADCAM_OK;
     }
     const gc_tensor *ts[3] = {c->grad_in[0], c->grad_out[0], v};
-    finish f = {fn, r, c->rule, (c->adds & 1u) != 0};
+    finish f = {fn, user, c->rule, (c->adds & 1u) != 0};
     bool bare = f.rule == GRADCAM_RULE_PLAIN && !f.add;
-    return gc_walk_tensors_on(c->ctx, 3, ts, bare ? fn : finish_run, bare ? (void *)r : &f);
+    return gc_walk_tensors_on(c->ctx, 3, ts, bare ? fn : finish_run, bare ? user : &f);
+}
+
+/* grad_in, grad_out, x: whole runs by the kernel, others through buffers. */
+static void slope_run(void *user, int64_t n, char *const *p, const int64_t *s)
+{
+    const map_job *j = user;
+    float x[MAP_BUFFER], g[MAP_BUFFER];
+    if (s[0] == 4 && s[1] == 4 && s[2] == 4) {
+        j->kern->slope(j->kind, n, (const float *)(const void *)p[2], (const float *)(const void *)p[1],
+                       (float *)(void *)p[0]);
+        return;
+    }
+    for (int64_t first = 0; first < n; first += MAP_BUFFER) {
+        int64_t count = n - first < MAP_BUFFER ? n - first : MAP_BUFFER;
+        for (int64_t i = 0; i < count; i++) {
+            g[i] = F(1, first + i);
+            x[i] = F(2, first + i);
+        }
+        j->kern->slope(j->kind, count, x, g, g);
+        for (int64_t i = 0; i < count; i++) {
+            F(0, first + i) = g[i];
+        }
+    }
+}
+
+gc_status gc_unary_slope(gc_op_call *c, int32_t kind)
+{
+    map_job j = {gc_kern_of(c->ctx), kind, 0};
+    return gc_unary_backward(c, slope_run, &j, c->in[0]);
 }
 
 unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const char *name_b, float b)
@@ -178,12 +207,12 @@ unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const
         return gc_unary_forward(c, name##_f, &r);                                                                      \
     }
 
-MAPPED(exponential, out[0], GC_MAP_EXP, g *v)
+MAPPED(exponential, GC_MAP_EXP, g *v)
 SIMPLE(logarithm, in[0], logf(x), g / v)
 SIMPLE(root, out[0], sqrtf(x), g * 0.5f / v)
 UNARY(absolute, U_ABS, in[0], "", 0.0f, "", 0.0f, fabsf(x), v > 0.0f ? g : v < 0.0f ? -g : 0.0f * v)
 UNARY(negate, U_NEG, grad_out[0], "", 0.0f, "", 0.0f, -x, -g)
-MAPPED(erfun, in[0], GC_MAP_ERF, g * 1.1283791671f * expf(-v * v))
+KERNEL(erfun, GC_MAP_ERF)
 SIMPLE(recip, out[0], 1.0f / x, -g *v *v)
 SIMPLE(sine, in[0], sinf(x), g *cosf(v))
 SIMPLE(cosine, in[0], cosf(x), -g *sinf(v))

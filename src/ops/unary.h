@@ -78,7 +78,9 @@ gc_status gc_unary_forward(gc_op_call *c, gc_walk_fn fn, unary_run *r);
 /* out[0] = f(in[0]), f being GC_MAP_*. */
 gc_status gc_unary_map(gc_op_call *c, int32_t kind);
 /* `fn` over grad_in, grad_out and v; zero where there is nothing to hand on. */
-gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, unary_run *r, const gc_tensor *v);
+gc_status gc_unary_backward(gc_op_call *c, gc_walk_fn fn, void *user, const gc_tensor *v);
+/* grad_in[0] = grad_out[0] f'(in[0]), f being GC_MAP_* from ERF on. */
+gc_status gc_unary_slope(gc_op_call *c, int32_t kind);
 unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const char *name_b, float b);
 
 /* An operator: forward from x, derivative from v, which is in[0] or out[0]. */
@@ -99,8 +101,19 @@ unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const
 
 #define SIMPLE(name, value, f, d) UNARY(name, U_COPY, value, "alpha", 0.0f, "beta", 0.0f, f, d)
 
-/* The same with a forward function of the kernels. */
-#define MAPPED(name, value, kind, d)                                                                                   \
+/* Both by the kernels: f has a derivative there. */
+#define KERNEL(name, kind)                                                                                             \
+    static gc_status name##_forward(gc_op_call *c)                                                                     \
+    {                                                                                                                  \
+        return gc_unary_map(c, kind);                                                                                  \
+    }                                                                                                                  \
+    static gc_status name##_backward(gc_op_call *c)                                                                    \
+    {                                                                                                                  \
+        return gc_unary_slope(c, kind);                                                                                \
+    }
+
+/* A forward function of the kernels, the derivative an expression of its value. */
+#define MAPPED(name, kind, d)                                                                                          \
     BACKWARD_LOOP(name, d)                                                                                             \
     static gc_status name##_forward(gc_op_call *c)                                                                     \
     {                                                                                                                  \
@@ -109,7 +122,7 @@ unary_run gc_unary_attrs(const gc_op_call *c, const char *name_a, float a, const
     static gc_status name##_backward(gc_op_call *c)                                                                    \
     {                                                                                                                  \
         unary_run r = gc_unary_attrs(c, "alpha", 0.0f, "beta", 0.0f);                                                  \
-        return gc_unary_backward(c, name##_b, &r, c->value);                                                           \
+        return gc_unary_backward(c, name##_b, &r, c->out[0]);                                                          \
     }
 
 #define FROM_X(op, id, kind, flags)                                                                                    \

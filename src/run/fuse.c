@@ -109,14 +109,19 @@ static int32_t map_of(const gc_step *s)
     static const struct {
         const char *name;
         int32_t map;
-    } known[] = {{"Sigmoid", GC_MAP_SIGMOID}, {"HardSwish", GC_MAP_HARD_SWISH}, {"Tanh", GC_MAP_TANH}};
+    } known[] = {
+        {"Sigmoid", GC_MAP_SIGMOID}, {"HardSwish", GC_MAP_HARD_SWISH}, {"Tanh", GC_MAP_TANH}, {"Mish", GC_MAP_MISH}};
     for (size_t i = 0; i < sizeof known / sizeof *known && !s->backward; i++) {
         if (is_op(s, known[i].name)) {
             return 1 + known[i].map;
         }
     }
-    bool exact = is_op(s, "Gelu") && strcmp(gc_attr_string(&s->call.attrs, "approximate", "none"), "none") == 0;
-    return exact && !s->backward ? 1 + GC_MAP_GELU : 0;
+    if (is_op(s, "Gelu") && !s->backward) {
+        bool exact = strcmp(gc_attr_string(&s->call.attrs, "approximate", "none"), "none") == 0;
+        return 1 + (exact ? GC_MAP_GELU : GC_MAP_GELU_TANH);
+    }
+    bool silu = is_op(s, "Swish") && gc_attr_float(&s->call.attrs, "alpha", 1.0f) == 1.0f;
+    return silu && !s->backward ? 1 + GC_MAP_SILU : 0;
 }
 
 static bool fuse_map(gc_plan *p, int32_t index, int32_t next)

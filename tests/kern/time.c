@@ -102,6 +102,11 @@ static void call_map(job *j)
     j->k->map(j->kind, 2048, j->a, j->c);
 }
 
+static void call_slope(job *j)
+{
+    j->k->slope(j->kind, 2048, j->a, j->b, j->c);
+}
+
 static void call_max(job *j)
 {
     j->k->max_taps(j->taps, 9, 256, j->c, NULL);
@@ -166,7 +171,8 @@ static void time_depthwise(job *j, int32_t taps, int64_t stride, double peak)
 
 void check_time(const gc_ctx *ctx)
 {
-    static const char *const functions[] = {"exp", "sigmoid", "silu", "tanh", "erf", "gelu", "hard swish"};
+    static const char *const functions[] = {"exp",       "sigmoid", "tanh", "erf",       "gelu",
+                                            "tanh gelu", "silu",    "mish", "hard swish"};
     static job j;
     double peak = peak_gflops(1, 0.2);
     memset(&j, 0, sizeof j);
@@ -189,6 +195,11 @@ void check_time(const gc_ctx *ctx)
     report("axpys", call_axpys, &j, 2.0 * 16.0 * 512.0, 0.0, peak);
     for (j.kind = 0; j.kind <= GC_MAP_HARD_SWISH; j.kind++) {
         report(functions[j.kind], call_map, &j, 0.0, 2048.0 * 8.0, peak);
+    }
+    for (j.kind = GC_MAP_ERF; j.kind <= GC_MAP_HARD_SWISH; j.kind++) {
+        char name[40];
+        snprintf(name, sizeof name, "slope of %s", functions[j.kind]);
+        report(name, call_slope, &j, 0.0, 2048.0 * 12.0, peak);
     }
     report("max_taps", call_max, &j, 0.0, 256.0 * 10.0 * 4.0, peak);
 }

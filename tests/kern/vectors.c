@@ -69,15 +69,33 @@ double check_function(int kind, double x)
     case GC_MAP_TANH: return tanh(x);
     case GC_MAP_ERF: return erf(x);
     case GC_MAP_HARD_SWISH: return x * fmin(fmax(x / 6.0 + 0.5, 0.0), 1.0);
+    case GC_MAP_MISH: return x * tanh(log1p(exp(x)));
+    case GC_MAP_GELU_TANH: return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
     default: return 0.5 * x * erfc(-x * sqrt(0.5));
     }
 }
 
-/* The bound of kern.h.  Zero times infinity is no number: SiLU, GELU and hard
-   swish where x is -infinity. */
+/* x f'(x) is 0 at infinity, which the formulas do not see. */
+static double derivative(int kind, double x)
+{
+    double root = sqrt(2.0 / acos(-1.0)), b = fmax(-100.0, fmin(100.0, x)), t, s = 1.0 / (1.0 + exp(-b));
+    switch (kind) {
+    case GC_MAP_ERF: return sqrt(2.0) * root * exp(-x * x);
+    case GC_MAP_SILU: return s + b * s * (1.0 - s);
+    case GC_MAP_HARD_SWISH: return x <= -3.0 ? 0.0 : x < 3.0 ? x / 3.0 + 0.5 : 1.0;
+    case GC_MAP_MISH: t = tanh(log1p(exp(b))); return t + b * s * (1.0 - t * t);
+    case GC_MAP_GELU_TANH:
+        t = tanh(root * (b + 0.044715 * b * b * b));
+        return 0.5 * (1.0 + t) + 0.5 * b * (1.0 - t * t) * root * (1.0 + 3.0 * 0.044715 * b * b);
+    default: return 0.5 * erfc(-b * sqrt(0.5)) + 0.5 * b * root * exp(-0.5 * b * b);
+    }
+}
+
+/* The bound of kern.h.  Zero times infinity is no number: SiLU and the like where x
+   is -infinity. */
 static bool good_value(int kind, float x, float y)
 {
-    bool factor = kind == GC_MAP_SILU || kind == GC_MAP_GELU || kind == GC_MAP_HARD_SWISH;
+    bool factor = kind >= GC_MAP_GELU;
     double want = check_function(kind, (double)x), size = fabs(want);
     if (x != x || (isinf(x) && x < 0 && factor)) {
         return y != y;
@@ -85,7 +103,7 @@ static bool good_value(int kind, float x, float y)
     if (size > 3.4028234e38) {
         return isinf(y) || (double)y > 3.402e38;
     }
-    if (kind == GC_MAP_HARD_SWISH || (kind == GC_MAP_GELU && x < 0)) {
+    if (kind == GC_MAP_HARD_SWISH || (factor && kind != GC_MAP_SILU && x < 0)) {
         size = fabs((double)x);
     }
     return fabs((double)y - want) <= (kind == GC_MAP_ERF ? 5e-7 : 4e-7) * size + ldexp(1.0, -119);
@@ -123,6 +141,29 @@ static void one_map(const gc_kern *k, int kind, int64_t n, bool in_place)
         if (!good_value(kind, copy[i], y[i])) {
             check_fail("f(%.9g) is %.9g instead of %.9g", (double)copy[i], (double)y[i],
                        check_function(kind, (double)copy[i]));
+            wrong++;
+        }
+    }
+    check_that(wrong == 0, "wrong values");
+    check_intact();
+}
+
+static void one_slope(const gc_kern *k, int kind, int64_t n, bool in_place)
+{
+    int wrong = 0;
+    check_case("derivative of function %d of %d values", kind, (int)n);
+    float *x = check_buffer(n, 1), *g = check_random_buffer(n), *copy = check_buffer(n, 1);
+    float *y = in_place ? g : check_marked_buffer(n);
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = n > 100 ? sample(i) : sample(check_between(0, 2 * EDGES));
+    }
+    memcpy(copy, g, (size_t)n * sizeof *g);
+    k->slope(kind, n, x, g, y);
+    for (int64_t i = 0; i < n; i++) {
+        double want = derivative(kind, (double)x[i]), by = (double)copy[i];
+        bool good = x[i] != x[i] ? y[i] != y[i] : fabs((double)y[i] - by * want) <= 5e-7 * fabs(by);
+        if (!good) {
+            check_fail("f'(%.9g) is %.9g instead of %.9g", (double)x[i], (double)y[i] / by, want);
             wrong++;
         }
     }
@@ -198,6 +239,12 @@ void check_vectors(const gc_kern *k)
         one_map(k, kind, check_rounds(200000), kind % 2 == 0);
         for (int i = 0; i < check_rounds(100); i++) {
             one_map(k, kind, check_between(1, 2 * k->vl + 1), check_chance(2));
+        }
+    }
+    for (int kind = GC_MAP_ERF; kind <= GC_MAP_HARD_SWISH; kind++) {
+        one_slope(k, kind, check_rounds(200000), kind % 2 == 0);
+        for (int i = 0; i < check_rounds(100); i++) {
+            one_slope(k, kind, check_between(1, 2 * k->vl + 1), check_chance(2));
         }
     }
 }

@@ -26,6 +26,9 @@ AFTER = {
     "hardswish": ([("HardSwish", ["h"], "y", {})], F.hardswish),
     "gelu": ([("Gelu", ["h"], "y", {})], F.gelu),
     "gelu_tanh": ([("Gelu", ["h"], "y", {"approximate": "tanh"})], lambda x: F.gelu(x, approximate="tanh")),
+    "mish": ([("Mish", ["h"], "y", {})], F.mish),
+    "swish": ([("Swish", ["h"], "y", {})], silu),
+    "swish_steep": ([("Swish", ["h"], "y", {"alpha": 1.7})], lambda x: x * torch.sigmoid(1.7 * x)),
     "relu": ([("Relu", ["h"], "y", {})], F.relu),
     "gate_of_another": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["s", "x"], "y", {})], None),
     "read_thrice": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["h", "s"], "m", {}), ("Add", ["m", "h"], "y", {})],
@@ -61,7 +64,7 @@ def model(kind, attrs, weights, nodes):
     constants.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, CHANNELS, None, None])
     graph = helper.make_graph(made, "g", [x], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)]).SerializeToString()
 
 
 def largest(a, b, size=0.0):
