@@ -126,7 +126,7 @@ static bool wino_fits(const gc_gather *g)
                  d[i].places == d[i].out;
     }
     return square && g->groups == 1 && g->kern->vl > 1 && g->in_c % g->kern->vl == 0 && g->out_c % g->kern->vl == 0 &&
-           g->in_c >= 32 && g->out_c >= 32;
+           g->in_c >= 16 && g->out_c >= 32;
 }
 
 /* Nominal cost: multiplications, and reading the weights once at sixteen

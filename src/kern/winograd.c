@@ -10,7 +10,13 @@
 #include "kern/conv.h"
 
 enum { BLOCK_FEW = 42, BLOCK_MANY = 56, BLOCK_CHANNELS = 256, PLANE_PAD = 32, MAX_PLANES = 36, MAX_NR = 32 };
+enum { CLAIM_FLOATS = 32 }; /* two cache lines, which are fetched together */
 
+/* The work is cut into items: a block of tiles and a group of panels of output
+   channels.  A worker has a slot of scratch: the transformed tiles of the block
+   that it has last seen, their products with one group, and a padded tile.
+   It works off its own run of items and then what others have left, so that a
+   worker meets the same part of the picture as in the layer before. */
 typedef struct wino {
     const gc_gather *g;
     const float *in;
@@ -22,25 +28,71 @@ typedef struct wino {
     int64_t tiles_y, tiles_x, tiles;
     int64_t block; /* tiles of a block, at most */
     int64_t blocks;
+    int64_t panels, groups;
+    int64_t columns; /* output channels of a group, at most */
     int64_t slot_floats;
-    int64_t first, count; /* the tiles of the block, when one is shared by all workers */
-    int32_t next;         /* the next block that nobody has claimed */
+    int32_t workers;
     int32_t reserved0;
 } wino;
 
-static void measure(const gc_gather *g, int32_t m, wino *w)
+static int64_t min64(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+static int64_t ceil_div(int64_t x, int64_t y)
+{
+    return (x + y - 1) / y;
+}
+
+/* Nominal time of the busiest worker in multiplications of one vector element, for
+   `blocks` of tiles and `groups` of panels: the products; reading the group's
+   weights, which come from afar but are fetched ahead; the transforms.  Pixels
+   that several workers read come from another core's cache. */
+static double busiest(const wino *w, int64_t blocks, int64_t groups)
+{
+    enum { READ = 8, TRANSFORM = 8, ELSEWHERE = 8 };
+    double tiles = (double)ceil_div(w->tiles, blocks), in = (double)w->g->in_c;
+    double columns = (double)(ceil_div(w->panels, groups) * w->g->kern->nr);
+    int64_t items = ceil_div(blocks * groups, w->workers);
+    double pixels = (double)ceil_div(items, groups) * tiles * in * (groups > 1 ? TRANSFORM + ELSEWHERE : TRANSFORM);
+    return (double)items * ((tiles + READ) * in * columns + TRANSFORM * tiles * columns) + pixels;
+}
+
+/* With one worker blocks of the usual size; else the best of that, as many blocks
+   for each worker, and a share of the panels for each. */
+static void cut(wino *w)
+{
+    int64_t usual = w->blocks, each = min64(w->tiles, ceil_div(usual, w->workers) * w->workers);
+    int64_t shares = min64(w->panels, w->workers);
+    double best = busiest(w, usual, 1);
+    w->groups = 1;
+    if (busiest(w, each, 1) < best) {
+        best = busiest(w, each, 1);
+        w->blocks = each;
+    }
+    if (busiest(w, usual, shares) < best) {
+        w->blocks = usual;
+        w->groups = shares;
+    }
+}
+
+static void measure(const gc_gather *g, int32_t m, int32_t workers, wino *w)
 {
     memset(w, 0, sizeof *w);
     w->g = g;
     w->m = m;
     w->size = m + 2;
     w->planes = w->size * w->size;
-    w->tiles_y = (g->dim[1].places + m - 1) / m;
-    w->tiles_x = (g->dim[2].places + m - 1) / m;
+    w->workers = workers;
+    w->tiles_y = ceil_div(g->dim[1].places, m);
+    w->tiles_x = ceil_div(g->dim[2].places, m);
     w->tiles = g->images * w->tiles_y * w->tiles_x;
-    int64_t most = g->in_c + g->out_c <= BLOCK_CHANNELS ? BLOCK_FEW : BLOCK_MANY;
-    w->blocks = (w->tiles + most - 1) / most;
-    w->block = (w->tiles + w->blocks - 1) / w->blocks;
+    w->panels = ceil_div(g->out_c, g->kern->nr);
+    w->blocks = ceil_div(w->tiles, g->in_c + g->out_c <= BLOCK_CHANNELS ? BLOCK_FEW : BLOCK_MANY);
+    cut(w);
+    w->block = ceil_div(w->tiles, w->blocks);
+    w->columns = ceil_div(w->panels, w->groups) * g->kern->nr;
 }
 
 static int64_t in_plane(const wino *w)
@@ -50,20 +102,20 @@ static int64_t in_plane(const wino *w)
 
 static int64_t out_plane(const wino *w)
 {
-    return w->block * w->g->out_c + PLANE_PAD;
+    return w->block * w->columns + PLANE_PAD;
 }
 
 /* Both sets of planes and one tile with its padding for each worker. */
 static int64_t slot_floats(const wino *w)
 {
-    return w->planes * (in_plane(w) + out_plane(w) + w->g->in_c);
+    return CLAIM_FLOATS + w->planes * (in_plane(w) + out_plane(w) + w->g->in_c);
 }
 
 int64_t gc_wino_scratch(const gc_gather *g, int32_t m, int32_t workers)
 {
     wino w;
     int64_t n;
-    measure(g, m, &w);
+    measure(g, m, workers, &w);
     return gc_mul_ok(slot_floats(&w), workers, &n) ? n : -1;
 }
 
@@ -112,19 +164,20 @@ static void transform_in(const wino *w, int64_t index, int64_t at, float *planes
     }
 }
 
-static void transform_out(const wino *w, int64_t index, int64_t at, const float *planes)
+static void transform_out(const wino *w, int64_t index, int64_t at, int64_t column, int64_t columns,
+                          const float *planes)
 {
     const gc_gather *g = w->g;
     int64_t x = index % w->tiles_x * w->m, y = index / w->tiles_x % w->tiles_y * w->m;
     int64_t image = index / (w->tiles_x * w->tiles_y);
-    int64_t offset = ((image * g->dim[1].out + y) * g->dim[2].out + x) * g->out_pixel;
+    int64_t offset = ((image * g->dim[1].out + y) * g->dim[2].out + x) * g->out_pixel + column;
     int64_t rows = g->dim[1].places - y, cols = g->dim[2].places - x;
     gc_wino_tile t;
     memset(&t, 0, sizeof t);
-    t.from = planes + at * g->out_c;
+    t.from = planes + at * columns;
     t.to = w->out + offset;
     t.plane = out_plane(w);
-    t.channels = g->out_c;
+    t.channels = columns;
     t.pixel = t.residual_pixel = g->out_pixel;
     t.line = t.residual_line = g->dim[2].out * g->out_pixel;
     t.rows = (int32_t)(rows < w->m ? rows : w->m);
@@ -132,6 +185,9 @@ static void transform_out(const wino *w, int64_t index, int64_t at, const float 
     t.epi = *w->epi;
     if (t.epi.residual != NULL) {
         t.epi.residual += offset;
+    }
+    if (t.epi.bias != NULL) {
+        t.epi.bias += column;
     }
     if (w->m == 4) {
         g->kern->wino4_out(&t);
@@ -143,105 +199,93 @@ static void transform_out(const wino *w, int64_t index, int64_t at, const float 
     }
 }
 
-/* The product of one plane: [count][in] x [in][out]. */
-static void multiply(const wino *w, int64_t plane, int64_t count, const float *from, float *to)
+/* The product of one plane with a group of panels: [count][in] x [in][columns]. */
+static void multiply(const wino *w, int64_t plane, int64_t count, int64_t column, int64_t columns, const float *from,
+                     float *to)
 {
     const gc_gather *g = w->g;
     const gc_kern *k = g->kern;
-    int64_t rows = gc_kern_tile_rows(k, g->in_c), tiles = (count + rows - 1) / rows;
-    const float *weights = w->packed + plane * g->in_c * g->out_c;
+    int64_t rows = gc_kern_tile_rows(k, g->in_c), tiles = ceil_div(count, rows);
+    const float *weights = w->packed + (plane * g->out_c + column) * g->in_c;
     gc_tile t;
     memset(&t, 0, sizeof t);
     t.a_step = g->in_c;
     t.n_segments = 1;
     t.length = g->in_c;
-    t.c_step = g->out_c;
-    for (int64_t column = 0; column < g->out_c; column += k->nr) {
-        t.cols = (int32_t)(g->out_c - column < k->nr ? g->out_c - column : k->nr);
-        t.b = weights + column * g->in_c;
+    t.c_step = columns;
+    for (int64_t at = 0; at < columns; at += k->nr) {
+        t.cols = (int32_t)min64(columns - at, k->nr);
+        t.b = weights + at * g->in_c;
+        const float *next = at + k->nr < columns ? t.b + g->in_c * t.cols : weights + g->out_c * g->in_c;
         for (int64_t i = 0; i < tiles; i++) {
             int64_t first = count * i / tiles;
             t.rows = (int32_t)(count * (i + 1) / tiles - first);
             t.a = from + plane * in_plane(w) + first * g->in_c;
-            t.c = to + plane * out_plane(w) + first * g->out_c + column;
-            gc_kern_look_ahead(t.b + g->in_c * t.cols, g->in_c * k->nr * (int64_t)sizeof(float), i, tiles, &t);
+            t.c = to + plane * out_plane(w) + first * columns + at;
+            gc_kern_look_ahead(next, g->in_c * k->nr * (int64_t)sizeof(float), i, tiles, &t);
             k->tile(&t);
         }
     }
 }
 
-/* Claims blocks until none is left; each worker has its own planes. */
-static void blocks_task(void *task, uint32_t index)
+/* `held` is the block whose transformed tiles lie in the slot. */
+static void run_item(const wino *w, int64_t item, float *slot, int64_t *held)
 {
-    wino *w = task;
-    float *in = w->scratch + (int64_t)index * w->slot_floats, *out = in + w->planes * in_plane(w);
-    float *patch = out + w->planes * out_plane(w);
-    for (int64_t b = gc_atomic_add(&w->next, 1) - 1; b < w->blocks; b = gc_atomic_add(&w->next, 1) - 1) {
-        int64_t first = w->tiles * b / w->blocks, count = w->tiles * (b + 1) / w->blocks - first;
-        for (int64_t i = 0; i < count; i++) {
-            transform_in(w, first + i, i, in, patch);
-        }
-        for (int64_t plane = 0; plane < w->planes; plane++) {
-            multiply(w, plane, count, in, out);
-        }
-        for (int64_t i = 0; i < count; i++) {
-            transform_out(w, first + i, i, out);
-        }
+    int64_t block = item / w->groups, group = item % w->groups, nr = w->g->kern->nr;
+    int64_t first = w->tiles * block / w->blocks, count = w->tiles * (block + 1) / w->blocks - first;
+    int64_t column = w->panels * group / w->groups * nr;
+    int64_t columns = min64(w->panels * (group + 1) / w->groups * nr, w->g->out_c) - column;
+    float *in = slot + CLAIM_FLOATS, *out = in + w->planes * in_plane(w), *patch = out + w->planes * out_plane(w);
+    for (int64_t i = 0; i < count && *held != block; i++) {
+        transform_in(w, first + i, i, in, patch);
+    }
+    *held = block;
+    for (int64_t plane = 0; plane < w->planes; plane++) {
+        multiply(w, plane, count, column, columns, in, out);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        transform_out(w, first + i, i, column, columns, out);
     }
 }
 
-/* ---- one block after the other, each shared by all workers ---- */
-
-/* Each task has its own rows of tiles, so the patch of its worker is that of
-   the first tile's place in the block. */
-static void in_task(void *task, uint32_t index)
+/* The number of items of the run of worker `index` that are claimed. */
+static int32_t *claimed(const wino *w, int64_t index)
 {
-    const wino *w = task;
-    float *out = w->scratch + w->planes * in_plane(w);
-    float *patch = out + (int64_t)index * w->planes * w->g->in_c; /* the product is not there yet */
-    transform_in(w, w->first + index, index, w->scratch, patch);
+    return (int32_t *)(void *)(w->scratch + index * w->slot_floats);
 }
 
-static void multiply_task(void *task, uint32_t index)
+static void slot_task(void *task, uint32_t index)
 {
     const wino *w = task;
-    multiply(w, index, w->count, w->scratch, w->scratch + w->planes * in_plane(w));
-}
-
-static void out_task(void *task, uint32_t index)
-{
-    const wino *w = task;
-    transform_out(w, w->first + index, index, w->scratch + w->planes * in_plane(w));
-}
-
-static gc_status run_shared(const gc_ctx *ctx, wino *w)
-{
-    for (int64_t b = 0; b < w->blocks; b++) {
-        w->first = w->tiles * b / w->blocks;
-        w->count = w->tiles * (b + 1) / w->blocks - w->first;
-        GC_TRY(gc_parallel(ctx, in_task, w, (uint32_t)w->count));
-        GC_TRY(gc_parallel(ctx, multiply_task, w, (uint32_t)w->planes));
-        GC_TRY(gc_parallel(ctx, out_task, w, (uint32_t)w->count));
+    int64_t items = w->blocks * w->groups, held = -1;
+    float *slot = w->scratch + (int64_t)index * w->slot_floats;
+    for (int64_t i = 0; i < w->workers; i++) {
+        int64_t run = (index + i) % w->workers, begin = items * run / w->workers;
+        int64_t end = items * (run + 1) / w->workers;
+        for (int64_t at = begin; at < end;) {
+            at = begin + gc_atomic_add(claimed(w, run), 1) - 1;
+            if (at < end) {
+                run_item(w, at, slot, &held);
+            }
+        }
     }
-    return GRADCAM_OK;
 }
 
 gc_status gc_wino_run(const gc_ctx *ctx, const gc_gather *g, int32_t m, const float *in, const float *packed,
                       const gc_epilogue *epi, float *out, float *scratch, int32_t workers)
 {
     wino w;
-    measure(g, m, &w);
+    measure(g, m, workers, &w);
     w.in = in;
     w.packed = packed;
     w.epi = epi;
     w.out = out;
     w.scratch = scratch;
     w.slot_floats = slot_floats(&w);
-    /* The patches of a shared block lie in the planes of the product. */
-    if (workers > 1 && w.blocks < 4 * workers && g->in_c <= g->out_c) {
-        return run_shared(ctx, &w);
+    for (int32_t i = 0; i < workers; i++) {
+        *claimed(&w, i) = 0;
     }
-    return gc_parallel(ctx, blocks_task, &w, (uint32_t)(w.blocks < workers ? w.blocks : workers));
+    return gc_parallel(ctx, slot_task, &w, (uint32_t)workers);
 }
 
 /* ---- weights ---- */

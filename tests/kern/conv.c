@@ -114,7 +114,7 @@ static void choose_winograd(conv *c)
     }
     g->images = check_between(1, 3);
     g->groups = 1;
-    g->in_c = (32 + vl - 1) / vl * vl + vl * check_between(0, 2);
+    g->in_c = (16 + vl - 1) / vl * vl + vl * check_between(0, 3);
     g->out_c = (32 + vl - 1) / vl * vl + vl * check_between(0, 3);
 }
 
