@@ -97,6 +97,10 @@ static gc_status places(gc_op_call *c, bool ceil_mode, gc_window *w, int i)
         return GRADCAM_OK;
     }
     int64_t room = in + w->pad_begin[i] + w->pad_end[i] - reach;
+    if (ceil_mode && room < 0 && room > -s && in + w->pad_begin[i] > 0) {
+        w->out[i] = 1; /* the extra window is the only one */
+        return GRADCAM_OK;
+    }
     if (room < 0) {
         return gc_op_fail(c, GRADCAM_E_SHAPE, "the window (%lld) is larger than the padded input (%lld)",
                           (long long)reach, (long long)(room + reach));

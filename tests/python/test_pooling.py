@@ -98,3 +98,21 @@ def test_refusals():
     refused("MaxUnpool", [x, np.zeros((1, 1, 4, 4), np.int64), np.array([1, 1, 7, 8], np.int64)], "does not hold",
             kernel_shape=[2, 2], strides=[2, 2])
     refused("Col2Im", [image(1, 5, 4), np.array([4], np.int64), np.array([2], np.int64)], "multiple", strides=[1])
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 2), (2, 5)])
+@pytest.mark.parametrize("include", [0, 1])
+def test_the_extra_window_may_be_the_only_one(size, include):
+    """ceil_mode with a window wider than the image, as at the end of networks on small images."""
+    x = image(2, 20, *size)
+    pads = [0, 0]
+    kernel = (min(3, size[0] + 1), 3)
+    shape = {"kernel_shape": kernel, "strides": [2, 2], "pads": [*pads, *pads], "ceil_mode": 1}
+    check("MaxPool", [x], lambda t: F.max_pool2d(t, kernel, 2, tuple(pads), ceil_mode=True), **shape)
+    check("AveragePool", [x], lambda t: F.avg_pool2d(t, kernel, 2, tuple(pads), True, bool(include)),
+          count_include_pad=include, **shape)
+
+
+def test_a_window_that_begins_outside_is_refused():
+    with pytest.raises(Exception, match="larger than the padded input"):
+        run(build("MaxPool", [image(1, 1, 1, 1)], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), [image(1, 1, 1, 1)])
