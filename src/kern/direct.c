@@ -9,7 +9,7 @@
 #include "kern/conv.h"
 
 /* Slices of SLICE channels and BLOCK places take 1 MB. */
-enum { ITEM_FLOPS = 4 << 20, OUTER_BYTES = 256 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
+enum { ITEM_FLOPS = 512 << 10, OUTER_BYTES = 256 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
 
 typedef struct direct {
     const gc_gather *g;
@@ -273,7 +273,7 @@ static gc_status run_items(const gc_ctx *ctx, direct *d)
     fill_segments(d);
     d->length = d->slice_length > 0 ? d->slice_length : d->length;
     if (!d->panels_inner) {
-        d->panels_ahead = d->items_panel > 1 ? 1 : (int64_t)gc_workers(ctx);
+        d->panels_ahead = 1;
     }
     int64_t items = d->g->groups * d->items_panel * (d->panels_inner ? 1 : d->panels);
     return gc_parallel(ctx, item_task, d, (uint32_t)items);
