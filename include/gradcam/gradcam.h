@@ -222,6 +222,8 @@ GRADCAM_API size_t gc_dtype_size(gc_dtype dtype);
 /* ---- 6. networks -------------------------------------------------------- */
 
 typedef struct gc_net gc_net;
+/* Where the weights of a loaded network are, see gc_load_options.weights. */
+enum { GRADCAM_WEIGHTS_COPY = 0, GRADCAM_WEIGHTS_ON_DEMAND = 1 };
 /* A model is untrusted input: what it may cost is bounded before it is spent,
    and GRADCAM_E_LIMIT names the bound.  Besides these, calls of local functions
    nest at most 64 deep and If nodes at most 16. */
@@ -239,15 +241,27 @@ typedef struct gc_load_options {
     int32_t (*read_external)(void *user, const char *location, uint64_t offset, void *dst, size_t size);
     void *external_user;
     uint64_t max_run_bytes; /* of activations, gradients and workspace of one run; 0: 8 GiB */
+    /* GRADCAM_WEIGHTS_COPY: the network has a copy of all weights; the model is not
+       needed any more.  GRADCAM_WEIGHTS_ON_DEMAND: large float32 weights are read when a
+       run prepares, straight into the form that it computes with, and again when
+       another run wants another form.  That takes half of the memory, and the time of
+       loading.  The model has to stay as it is as long as the network lives:
+       gc_net_load_file keeps the file open and never maps it, so that a file that
+       was changed makes gc_run_prepare fail with GRADCAM_E_IO and nothing worse (its name may
+       go, or name another file); gc_net_load_reader calls the reader on whichever
+       threads prepare; gc_net_load_memory borrows `data` and computes from it where
+       it can.  Small weights, other types and those in files of their own are copied. */
+    uint32_t weights;
+    uint32_t reserved0;
 } gc_load_options;
 
 /* Loads an ONNX model (opset 6 and later, and older ones whose operators did not
-   change until 6).  Weights are copied.  A model that
-   uses an operator which is not implemented is refused with a message that
-   lists all such nodes. */
-/* path: as the C library opens it.  data: read during the call only.  reader:
-   called during the call only.  options NULL: all zero.  The net has one
-   reference and keeps ctx alive.
+   change until 6).  A model that uses an operator which is not implemented is
+   refused with a message that lists all such nodes.  Files and readers are read in
+   parts, never whole where their weights are large.
+   path: as the C library opens it.  data: read during the call only.  reader:
+   called during the call only; for all three see gc_load_options.weights.
+   options NULL: all zero.  The net has one reference and keeps ctx alive.
    Errors: INVALID (a NULL), IO (the file or the reader), FORMAT (no ONNX model,
    or a contradiction in it; gc_error.offset says where when that is known),
    UNSUPPORTED (operators, types or opsets), LIMIT, CALLBACK (read_external),

@@ -33,14 +33,17 @@ int cli_net_open(struct cli_net *cn, const struct cli_args *args)
 {
     gc_error err = cli_error();
     gc_ctx_options options;
+    gc_load_options load;
     memset(&options, 0, sizeof options);
+    memset(&load, 0, sizeof load);
     memset(cn, 0, sizeof *cn);
     options.n_threads = thread_count(args);
     options.kernels = args->kernels;
     cn->path = args->positional[0];
     gc_status st = gc_ctx_create(&options, &cn->ctx, &err);
+    load.weights = GRADCAM_WEIGHTS_ON_DEMAND;
     if (!st)
-        st = gc_net_load_file(cn->ctx, cn->path, NULL, &cn->net, &err);
+        st = gc_net_load_file(cn->ctx, cn->path, &load, &cn->net, &err);
     if (!st)
         st = gc_run_create(cn->net, &cn->run, &err);
     if (st)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "base/source.h"
 #include "graph/packs.h"
 
 gc_status gc_net_new(gc_ctx *ctx, int32_t opset, gc_net **out, gc_error *err)
@@ -346,6 +347,7 @@ void gc_net_unref(gc_net *net)
     }
     for (int32_t i = 0; i < net->n_values; i++) {
         gc_tensor_unref(net->values[i].weight);
+        gc_mem_free(ctx, net->values[i].held);
         gc_mem_free(ctx, net->values[i].name);
     }
     gc_mem_free(ctx, net->nodes);
@@ -354,6 +356,7 @@ void gc_net_unref(gc_net *net)
     gc_mem_free(ctx, net->outputs);
     gc_mem_free(ctx, net->table);
     gc_packs_free(net);
+    gc_source_close(net->source);
     gc_mem_free(ctx, net);
     gc_ctx_unref(ctx);
 }

@@ -8,6 +8,7 @@
 typedef struct gc_value {
     char *name;
     gc_tensor *weight;               /* constant data, or NULL */
+    void *held;                      /* atomic: numbers of a weight that was read on demand; see gc_net_hold */
     int32_t producer;                /* node, or -1 */
     int32_t is_input;                /* a graph input (weight may be its default, old IR) */
     gc_dtype dtype;                  /* declared, 0 if not */
@@ -46,7 +47,8 @@ struct gc_net {
     int32_t cap_values, cap_nodes, cap_inputs, cap_outputs;
     uint64_t max_bytes; /* gc_load_options */
     uint64_t max_run_bytes;
-    void *packs; /* atomic; see graph/packs.h */
+    void *packs;              /* atomic; see graph/packs.h */
+    struct gc_source *source; /* of weights that are read on demand, or NULL */
     int32_t opset;
     int32_t refs; /* atomic */
 };
@@ -77,5 +79,12 @@ gc_status gc_net_add_node(gc_net *net, const char *domain, const char *op, const
 /* Resolves operators (all unknown ones in one message), checks that every value
    has one producer, sorts the nodes; after it the network may be run. */
 gc_status gc_net_finish(gc_net *net, gc_error *err);
+
+/* ---- weights that are read on demand ---- */
+
+/* Writes the numbers of a weight without data, by all threads where the source allows. */
+gc_status gc_net_fetch(const gc_net *net, const gc_tensor *weight, void *dst, gc_error *err);
+/* The numbers of such a weight, the value `id`, for as long as the network lives. */
+gc_status gc_net_hold(const gc_net *net, int32_t id, void **data, gc_error *err);
 
 #endif

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Tensor data that the model keeps in other files (TensorProto.external_data). */
+/* Tensor data that is not in the message: in other files (TensorProto.external_data),
+   or cut out of the model's outline. */
 #ifndef GC_ONNX_EXTERNAL_H
 #define GC_ONNX_EXTERNAL_H
 
+#include "onnx/outline.h"
 #include "onnx/wire.h"
 
 #include "gradcam/gradcam.h"
@@ -16,6 +18,9 @@ typedef struct gc_external {
     const gc_load_options *options; /* may be NULL */
     const char *path;               /* of the model, or NULL */
     struct gc_beside *folder;
+    const gc_source *source; /* of the model itself */
+    const gc_outline *outline;
+    bool on_demand; /* large weights stay in the source */
 } gc_external;
 
 void gc_external_end(gc_external *x);

@@ -317,16 +317,25 @@ static void release(gc_import *im)
     gc_arena_free(&im->arena);
 }
 
-gc_status gc_onnx_import(gc_ctx *ctx, const void *data, size_t size, const char *path, const gc_load_options *opts,
-                         gc_net **out, gc_error *err)
+static void set_external(gc_external *x, gc_ctx *ctx, const gc_model *model, const gc_load_options *opts)
 {
-    gc_wire w = gc_wire_make(data, size);
+    x->ctx = ctx;
+    x->options = opts;
+    x->path = model->path;
+    x->source = model->source;
+    x->outline = model->outline;
+    x->on_demand = model->source != NULL && opts != NULL && opts->weights == GRADCAM_WEIGHTS_ON_DEMAND;
+}
+
+gc_status gc_onnx_import(gc_ctx *ctx, const gc_model *model, const gc_load_options *opts, gc_net **out, gc_error *err)
+{
+    gc_wire w = gc_wire_make(model->data, model->size);
+    uint64_t size = model->source != NULL ? gc_source_size(model->source) : model->size;
     gc_import im;
     gc_status status;
     memset(&im, 0, sizeof im);
-    im.ctx = im.arena.ctx = im.external.ctx = ctx;
-    im.external.options = opts;
-    im.external.path = path;
+    im.ctx = im.arena.ctx = ctx;
+    set_external(&im.external, ctx, model, opts);
     im.err = err;
     im.base = w.p;
     im.max_nodes = opts && opts->max_nodes ? opts->max_nodes : GC_DEFAULT_MAX_NODES;
@@ -342,6 +351,9 @@ gc_status gc_onnx_import(gc_ctx *ctx, const void *data, size_t size, const char 
     status = read_model(&im, w);
     release(&im);
     if (status != GRADCAM_OK) {
+        if (err != NULL) {
+            err->offset = gc_outline_place(model->outline, err->offset);
+        }
         gc_net_unref(im.net);
         return status;
     }

@@ -86,6 +86,8 @@ typedef struct pb_tensor {
     const char *name;
     const unsigned char *base;
     gc_error *err;
+    const gc_outline *outline;
+    const gc_cut *cut; /* where raw_data is, unless in the message */
     gc_field raw;
     gc_external_ref external;
     int64_t shape[GRADCAM_MAX_DIMS];
@@ -165,13 +167,18 @@ static gc_status count_scalars(pb_tensor *t, const gc_field *f)
 
 static gc_status read_raw(pb_tensor *t, const gc_field *f)
 {
-    if (f->type != GC_WIRE_BYTES || f->n == 0) {
+    const gc_cut *cut = f->type == GC_WIRE_BYTES && f->n == 0 ? gc_outline_cut(t->outline, f->p) : NULL;
+    if (f->type != GC_WIRE_BYTES || (f->n == 0 && cut == NULL)) {
         return GRADCAM_OK;
     }
     if (t->n_raw++) {
         return refuse(t, f->at, GRADCAM_E_FORMAT, "raw_data is given twice; export the model again");
     }
     t->raw = *f;
+    if (cut != NULL) {
+        t->cut = cut;
+        t->raw.n = (size_t)cut->bytes; /* below max_bytes, or no size of memory was enough */
+    }
     return GRADCAM_OK;
 }
 
@@ -412,16 +419,22 @@ static gc_status fill_typed(const pb_tensor *t, gc_wire w, void *data)
     return GRADCAM_OK;
 }
 
+static gc_status read_outside(const pb_tensor *t, gc_external *external, void *dst, size_t bytes)
+{
+    return t->cut != NULL ? gc_source_read(external->source, t->cut->from, dst, bytes, t->err)
+                          : gc_external_read(external, &t->external, dst, bytes, t->name, t->err);
+}
+
 /* Without a second copy in memory where the elements keep their size. */
-static gc_status fill_external(const pb_tensor *t, gc_external *external, void *data)
+static gc_status fill_outside(const pb_tensor *t, gc_external *external, void *data)
 {
     size_t size = types[t->type].raw_size, bytes = (size_t)t->numel * size;
     bool in_place = size == gc_dtype_size(types[t->type].dtype);
-    unsigned char *raw = in_place ? data : gc_mem_alloc(external->ctx, bytes + 1, 1);
+    unsigned char *raw = in_place ? data : gc_mem_alloc_raw(external->ctx, bytes + 1, 1);
     if (raw == NULL) {
         return GC_NOMEM(t->err);
     }
-    gc_status status = gc_external_read(external, &t->external, raw, bytes, t->name, t->err);
+    gc_status status = read_outside(t, external, raw, bytes);
     status = status == GRADCAM_OK ? fill_raw(t, raw, data) : status;
     if (!in_place) {
         gc_mem_free(external->ctx, raw);
@@ -446,18 +459,35 @@ static gc_status check_size(const pb_tensor *t, uint64_t max_bytes)
     return GRADCAM_OK;
 }
 
+/* Large floats that lie in the source as they would in memory. */
+static bool stays(const gc_external *external, const pb_tensor *t)
+{
+    return external->on_demand && t->type == PB_FLOAT && as_stored(t->type) && t->n_raw == 1 &&
+           t->raw.n >= GC_OUTLINE_LEAST && (t->cut != NULL || gc_source_bytes(external->source) != NULL);
+}
+
+static void leave(const gc_external *external, const pb_tensor *t, gc_tensor *made)
+{
+    made->absent = 1;
+    made->source = external->source;
+    made->source_at = t->cut != NULL ? t->cut->from : (uint64_t)(t->raw.p - gc_source_bytes(external->source));
+}
+
 static gc_status make(gc_external *external, const pb_tensor *t, gc_wire w, gc_tensor **out)
 {
     gc_tensor_desc desc;
     gc_tensor *made = NULL;
-    gc_status status;
+    gc_status status = GRADCAM_OK;
+    bool staying = stays(external, t);
     memset(&desc, 0, sizeof desc);
     desc.dtype = types[t->type].dtype;
     desc.ndim = t->ndim;
     memcpy(desc.shape, t->shape, sizeof desc.shape);
-    GC_TRY(gc_tensor_create(external->ctx, &desc, &made, t->err));
-    if (t->location == LOCATION_EXTERNAL) {
-        status = fill_external(t, external, made->data);
+    GC_TRY(gc_tensor_new(external->ctx, &desc, staying ? GC_DATA_ABSENT : GC_DATA_RAW, &made, t->err));
+    if (staying) {
+        leave(external, t, made);
+    } else if (t->location == LOCATION_EXTERNAL || t->cut != NULL) {
+        status = fill_outside(t, external, made->data);
     } else {
         status = t->n_raw ? fill_raw(t, t->raw.p, made->data) : fill_typed(t, w, made->data);
     }
@@ -481,6 +511,7 @@ gc_status gc_onnx_tensor(gc_external *external, uint64_t max_bytes, const unsign
     find_name(w, name, name_cap);
     t.name = name;
     t.base = w.p;
+    t.outline = external->outline;
     t.err = err;
     while ((more = gc_wire_next(&scan, &f)) > 0) {
         GC_TRY(scan_field(&t, &f));

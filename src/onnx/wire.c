@@ -81,6 +81,16 @@ static bool read_content(gc_wire *w, gc_field *f)
     }
 }
 
+bool gc_wire_head(gc_wire *w, gc_field *f)
+{
+    if (!read_tag(w, f)) {
+        return false;
+    }
+    f->p = w->p;
+    f->n = 0;
+    return f->type == GC_WIRE_BYTES ? read_varint(w, &f->value) : read_content(w, f);
+}
+
 /* Skips to the end of the group that was just opened; counts, not recursive. */
 static bool skip_group(gc_wire *w)
 {

@@ -35,6 +35,9 @@ typedef struct gc_scalars {
 gc_wire gc_wire_make(const unsigned char *p, size_t n);
 /* 1: *f is the next field; 0: the end; -1: malformed at w->p.  Groups are skipped. */
 int gc_wire_next(gc_wire *w, gc_field *f);
+/* Likewise, but of GC_WIRE_BYTES only the length, in f->value: the content may lie
+   elsewhere.  False: malformed, or a group. */
+bool gc_wire_head(gc_wire *w, gc_field *f);
 /* Fields of that number and wire type in the message; false: malformed. */
 bool gc_wire_count(gc_wire w, uint32_t number, uint32_t type, size_t *count);
 

@@ -142,9 +142,9 @@ static gc_status declare_memory(gc_op_call *c, const gc_conv *v, bool scatter)
     gc_conv_need there, back;
     GC_TRY(gc_conv_sizes(c, v, scatter, &there));
     GC_TRY(gc_conv_sizes(c, v, !scatter, &back));
-    bool constant = c->in[1]->data != NULL && (c->n_in < 3 || c->in[2] == NULL || c->in[2]->data != NULL);
+    bool constant = gc_is_constant(c->in[1]) && (c->n_in < 3 || c->in[2] == NULL || c->in[2]->data != NULL);
     int64_t most = max64(there.scratch, back.scratch), packed = max64(there.packed, back.packed);
-    if (c->in[1]->data == NULL) { /* a gradient to the weights reads the input */
+    if (!gc_is_constant(c->in[1])) { /* a gradient to the weights reads the input */
         int64_t weights = 0;
         GC_TRY(gc_conv_weight_scratch(c, v, &weights));
         most = max64(most, weights);
@@ -156,6 +156,7 @@ static gc_status declare_memory(gc_op_call *c, const gc_conv *v, bool scatter)
     }
     c->work_bytes = (size_t)most * sizeof(float);
     c->pack = constant ? pack_call : NULL;
+    c->pack_serves = GC_PACK_FORWARD | (scatter || !gc_conv_may_be_sparse(v) ? GC_PACK_BACKWARD : 0);
     c->pack_bytes = (size_t)there.packed * sizeof(float);
     c->pack_variant = there.variant;
     c->back_pack_bytes = (size_t)back.packed * sizeof(float);
@@ -247,7 +248,7 @@ static gc_status backward(gc_op_call *c)
 }
 
 const gc_op gc_ops_conv[] = {
-    {"Conv", infer, forward, backward, GC_OP_CL, 2, 0, 2, 3, 1},
-    {"ConvTranspose", infer, forward, backward, GC_OP_CL, 2, 0, 2, 3, 1},
+    {"Conv", infer, forward, backward, GC_OP_CL | GC_OP_PACKS, 2, 0, 2, 3, 1},
+    {"ConvTranspose", infer, forward, backward, GC_OP_CL | GC_OP_PACKS, 2, 0, 2, 3, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

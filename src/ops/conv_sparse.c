@@ -15,7 +15,7 @@ typedef struct sparse_job {
     int64_t rows;
 } sparse_job;
 
-static bool is_pointwise(const gc_conv *v)
+bool gc_conv_may_be_sparse(const gc_conv *v)
 {
     bool plain = v->groups == 1 && v->w.taps == 1;
     for (int i = 0; i < 3; i++) {
@@ -27,12 +27,12 @@ static bool is_pointwise(const gc_conv *v)
 bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output)
 {
     int64_t n = v->w.images * v->w.pixels_out, live = 0, most = n * v->small_c / SPARSE;
-    for (int64_t r = 0; is_pointwise(v) && r < n && live <= most; r++, grad_output += v->small_c) {
+    for (int64_t r = 0; gc_conv_may_be_sparse(v) && r < n && live <= most; r++, grad_output += v->small_c) {
         for (int64_t k = 0; k < v->small_c; k++) {
             live += grad_output[k] != 0.0f;
         }
     }
-    return is_pointwise(v) && live <= most;
+    return gc_conv_may_be_sparse(v) && live <= most;
 }
 
 /* dx[pixel] = sum of dy[pixel][k] weights[k] over the live channels k. */

@@ -61,7 +61,7 @@ static void as_gather(const gc_op_call *c, const product *p, gc_gather *g)
 /* Few rows read B as it is; a transposed A needs a copy in any case. */
 static bool packable(const gc_op_call *c, const product *p)
 {
-    return c->in[1]->data != NULL && p->m > FEW_ROWS && p->a_col == 1 && p->a_row == p->k && p->k > 0 && p->n > 0 &&
+    return gc_is_constant(c->in[1]) && p->m > FEW_ROWS && p->a_col == 1 && p->a_row == p->k && p->k > 0 && p->n > 0 &&
            p->m < INT32_MAX;
 }
 
@@ -73,6 +73,7 @@ static void declare_pack(gc_op_call *c, const product *p, gc_status (*pack)(gc_o
     int64_t scratch = gc_conv_scratch(&g, GC_CONV_DIRECT, 1);
     if (floats > 0 && (uint64_t)floats <= SIZE_MAX / sizeof(float)) {
         c->pack = pack;
+        c->pack_serves = GC_PACK_FORWARD;
         c->pack_bytes = (size_t)floats * sizeof(float);
         c->work_bytes = max_size(c->work_bytes, (size_t)scratch * sizeof(float));
     }
@@ -428,7 +429,7 @@ static gc_status matmul_backward(gc_op_call *c)
 }
 
 const gc_op gc_ops_linear[] = {
-    {"Gemm", gemm_infer, gemm_forward, gemm_backward, 0, 3, 0, 2, 3, 1},
-    {"MatMul", matmul_infer, matmul_forward, matmul_backward, 0, 3, 0, 2, 2, 1},
+    {"Gemm", gemm_infer, gemm_forward, gemm_backward, GC_OP_PACKS, 3, 0, 2, 3, 1},
+    {"MatMul", matmul_infer, matmul_forward, matmul_backward, GC_OP_PACKS, 3, 0, 2, 2, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

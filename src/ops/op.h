@@ -5,7 +5,8 @@
  * in the registry (registry.c).  The functions see tensors, attributes and
  * memory, never graphs or files, and keep no state of their own.
  *
- * infer:    in[] have shapes; data is NULL unless the value is a constant.
+ * infer:    in[] have shapes; data is NULL unless the value is a constant (and see
+ *           GC_OP_PACKS).
  *           Calls gc_op_set_output for every output that exists (out[i] may be
  *           NULL when the graph does not want output i; set_output ignores
  *           that) and may set aux_bytes and work_bytes.  Untrusted: every size
@@ -35,6 +36,9 @@
 #include "base/status.h"
 #include "ops/attr.h"
 #include "tensor/tensor.h"
+
+/* Bits of gc_op_call.pack_serves. */
+enum { GC_PACK_FORWARD = 1, GC_PACK_BACKWARD = 2 };
 
 /* What the plan lets an operator do at once with its result:
    out[0] = clip(result + bias + residual, lo, hi), or map(result + bias + residual). */
@@ -76,6 +80,7 @@ struct gc_op_call {
     size_t pack_bytes, back_pack_bytes;
     uint64_t pack_variant, back_pack_variant; /* tells blocks of the same node apart */
     const void *packed, *back_packed;
+    uint32_t pack_serves; /* set by infer with pack: GC_PACK_*, passes that do not read in[1] itself */
     gc_fusion fusion;
     int32_t fuses; /* set by infer: GC_FUSE_* */
     /* Set by infer: out[0] holds the elements of in[0] as they lie in memory: both
@@ -101,7 +106,8 @@ enum {
     GC_OP_ACTIVATION = 16, /* guided and deconvnet rules apply; one input, same shape */
     GC_OP_SELECT = 64,     /* If: see ops/select.c */
     GC_OP_POOLING = 32,    /* not chosen as a layer by default */
-    GC_OP_FINISHES = 128   /* backward honours `adds` and `rule`, which saves passes over memory */
+    GC_OP_FINISHES = 128,  /* backward honours `adds` and `rule`, which saves passes over memory */
+    GC_OP_PACKS = 256      /* infer asks of in[1] only whether it is constant: gc_is_constant */
 };
 
 typedef struct gc_op {

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "run/weights.h"
+
 static const gc_tensor *constant(gc_plan *p, int32_t value, int64_t channels)
 {
     int32_t slot = value < 0 ? -1 : gc_plan_slot(p, value);
@@ -30,32 +32,27 @@ static gc_step *lonely_convolution(gc_plan *p, int32_t value)
     return fits ? s : NULL;
 }
 
-static int32_t copy_shape(gc_plan *p, int32_t ndim, const int64_t *shape, gc_error *err)
+static gc_slot *add_slot(gc_plan *p, int32_t ndim, const int64_t *shape, int32_t *id)
 {
-    int32_t id = gc_plan_add_slot(p, -1);
-    gc_slot *slot = &p->slots[id];
+    *id = gc_plan_add_slot(p, -1);
+    gc_slot *slot = &p->slots[*id];
     slot->value.dtype = GRADCAM_F32;
     slot->value.ndim = ndim;
     memcpy(slot->value.shape, shape, (size_t)ndim * sizeof *shape);
     gc_row_strides(ndim, shape, slot->value.strides);
-    slot->owned = gc_mem_alloc(p->ctx, (size_t)gc_numel(&slot->value) + 1, sizeof(float));
-    slot->value.data = slot->owned;
     slot->constant = 1;
-    return slot->owned == NULL ? gc_fail(err, GRADCAM_E_NOMEM, "out of memory") : id;
+    return slot;
 }
 
 /* params: scale, beta, mean, variance. */
-static void scale_weights(const gc_tensor *w, const gc_tensor *bias, const gc_tensor *const *params, float epsilon,
-                          float *new_w, float *new_bias)
+static void scale_bias(int64_t channels, const gc_tensor *bias, const gc_tensor *const *params, float epsilon,
+                       double *scale, float *new_bias)
 {
-    int64_t channels = w->shape[0], each = channels > 0 ? gc_numel(w) / channels : 0;
     for (int64_t c = 0; c < channels; c++) {
         double var = (double)((const float *)params[3]->data)[c] + (double)epsilon;
         double s = (double)((const float *)params[0]->data)[c] / sqrt(var);
         double b = bias == NULL ? 0.0 : (double)((const float *)bias->data)[c];
-        for (int64_t i = c * each; i < (c + 1) * each; i++) {
-            new_w[i] = (float)(s * (double)((const float *)w->data)[i]);
-        }
+        scale[c] = s;
         new_bias[c] = (float)(s * (b - (double)((const float *)params[2]->data)[c]) +
                               (double)((const float *)params[1]->data)[c]);
     }
@@ -79,13 +76,18 @@ static gc_status replace_weights(gc_plan *p, gc_step *conv, const gc_node *n, co
     gc_attr_list attrs = {n->attrs, n->n_attrs};
     const gc_tensor *w = &p->slots[conv->in[1]].value;
     const gc_tensor *bias = conv->call.n_in > 2 && conv->in[2] >= 0 ? &p->slots[conv->in[2]].value : NULL;
-    int32_t weight_slot = copy_shape(p, w->ndim, w->shape, err);
-    int32_t bias_slot = weight_slot < 0 ? weight_slot : copy_shape(p, 1, w->shape, err);
-    if (bias_slot < 0) {
-        return bias_slot;
+    int32_t weight_slot = -1, bias_slot = -1;
+    gc_slot *new_w = add_slot(p, w->ndim, w->shape, &weight_slot);
+    gc_slot *new_bias = add_slot(p, 1, w->shape, &bias_slot);
+    size_t channels = (size_t)w->shape[0];
+    new_w->value.absent = 1;
+    new_w->unscaled = conv->in[1];
+    new_w->scale = gc_mem_alloc_raw(p->ctx, channels + 1, sizeof *new_w->scale);
+    new_bias->value.data = new_bias->owned = gc_mem_alloc_raw(p->ctx, channels + 1, sizeof(float));
+    if (new_w->scale == NULL || new_bias->owned == NULL) {
+        return GC_NOMEM(err);
     }
-    scale_weights(w, bias, params, gc_attr_float(&attrs, "epsilon", 1e-5f), p->slots[weight_slot].owned,
-                  p->slots[bias_slot].owned);
+    scale_bias(w->shape[0], bias, params, gc_attr_float(&attrs, "epsilon", 1e-5f), new_w->scale, new_bias->owned);
     conv->in[1] = weight_slot;
     conv->in[2] = bias_slot;
     conv->call.in[1] = &p->slots[weight_slot].value;
@@ -109,6 +111,7 @@ gc_status gc_fold_batch_norm(gc_plan *p, const gc_node *n, bool *folded, gc_erro
         if (params[i] == NULL) {
             return GRADCAM_OK;
         }
+        GC_TRY(gc_plan_hold(p, gc_plan_slot(p, n->in[i + 1]), err));
     }
     GC_TRY(replace_weights(p, conv, n, params, err));
     p->slot_of[n->in[0]] = -1;

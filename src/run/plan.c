@@ -9,6 +9,7 @@
 #include "run/fold.h"
 #include "run/pack.h"
 #include "run/prune.h"
+#include "run/weights.h"
 
 int32_t gc_plan_add_slot(gc_plan *p, int32_t net_value)
 {
@@ -68,6 +69,7 @@ void gc_plan_free(gc_plan *p)
     }
     for (int32_t i = 0; p->slots != NULL && i < p->n_slots; i++) {
         gc_mem_free(p->ctx, p->slots[i].owned);
+        gc_mem_free(p->ctx, p->slots[i].scale);
     }
     gc_mem_free(p->ctx, p->steps);
     gc_mem_free(p->ctx, p->slots);
@@ -243,10 +245,23 @@ static gc_status count_folded(gc_plan *p, gc_step *s)
     return GRADCAM_OK;
 }
 
+/* What infer reads besides shapes. */
+static gc_status hold_inputs(gc_plan *p, const gc_step *s, gc_error *err)
+{
+    bool packs = s->call.custom == NULL && (s->op->flags & GC_OP_PACKS) != 0;
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        if (!packs || i != 1) {
+            GC_TRY(gc_plan_hold(p, s->in[i], err));
+        }
+    }
+    return GRADCAM_OK;
+}
+
 /* Runs the node now; its outputs become constants. */
 static gc_status fold(gc_plan *p, gc_step *s, gc_error *err)
 {
     GC_TRY(count_folded(p, s));
+    GC_TRY(gc_plan_hold(p, s->call.n_in > 1 ? s->in[1] : -1, err));
     for (int32_t i = 0; i < s->call.n_out; i++) {
         if (s->out[i] < 0) {
             continue;
@@ -350,6 +365,7 @@ static void spoil(gc_plan *p, const gc_step *s, int32_t fault)
 /* Shape rule, then constants are computed and the others become a step. */
 static gc_status plan_node(gc_plan *p, gc_step *s, bool *folded, gc_error *err)
 {
+    GC_TRY(hold_inputs(p, s, err));
     GC_TRY(s->op->infer(&s->call));
     *folded = foldable(p, s);
     return *folded ? fold(p, s, err) : set_input_layouts(p, s, err);

@@ -20,6 +20,11 @@ typedef struct gc_slot {
     gc_tensor value;
     gc_tensor grad;
     void *owned; /* folded constant data */
+    /* Weights with a BatchNormalization in them: those of the slot `unscaled`, each
+       output channel times its number here (owned); else NULL. */
+    double *scale;
+    int32_t unscaled;
+    int32_t reserved0;
     gc_block memory, grad_memory;
     int32_t net_value; /* or -1 for a reordered copy */
     int32_t other;     /* the slot with the other layout, or -1 */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "run/prune.h"
+#include "run/weights.h"
 
 static bool shape_fits(const gc_value *v, const gc_tensor *t)
 {
@@ -248,6 +249,7 @@ gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error 
 {
     int32_t slot = -1;
     GC_TRY(kept_slot(run, name, &slot, err));
+    GC_TRY(gc_plan_hold(run->plan, slot, err));
     *out = &run->plan->slots[slot].value;
     return GRADCAM_OK;
 }

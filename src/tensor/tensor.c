@@ -30,6 +30,11 @@ int64_t gc_shape_numel(int32_t ndim, const int64_t *shape)
     return empty ? 0 : product;
 }
 
+bool gc_is_constant(const gc_tensor *t)
+{
+    return t->data != NULL || t->absent;
+}
+
 int64_t gc_numel(const gc_tensor *t)
 {
     return gc_shape_numel(t->ndim, t->shape);
@@ -135,13 +140,8 @@ static void set_strides(gc_tensor *t, const gc_tensor_desc *d)
     }
 }
 
-gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *given, gc_tensor **out, gc_error *err)
+gc_status gc_tensor_new(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor_data data, gc_tensor **out, gc_error *err)
 {
-    gc_tensor_desc host, *desc = &host;
-    if (ctx == NULL || given == NULL || out == NULL) {
-        return gc_fail(err, GRADCAM_E_INVALID, "gc_tensor_create: an argument is NULL");
-    }
-    GC_TRY(GC_ABI_IMPORT(given, desc, err));
     GC_TRY(check_desc(desc, err));
     gc_tensor *t = gc_mem_alloc(ctx, 1, sizeof *t);
     if (t == NULL) {
@@ -152,11 +152,12 @@ gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *given, gc_tensor *
     memcpy(t->shape, desc->shape, sizeof t->shape);
     set_strides(t, desc);
     t->data = desc->data;
-    if (t->data == NULL) {
-        t->data = gc_mem_alloc(ctx, (size_t)gc_numel(t) + 1, gc_dtype_size(t->dtype));
+    if (t->data == NULL && data != GC_DATA_ABSENT) {
+        size_t count = (size_t)gc_numel(t) + 1, size = gc_dtype_size(t->dtype);
+        t->data = data == GC_DATA_RAW ? gc_mem_alloc_raw(ctx, count, size) : gc_mem_alloc(ctx, count, size);
         t->owned = 1;
     }
-    if (t->data == NULL) {
+    if (t->data == NULL && data != GC_DATA_ABSENT) {
         gc_mem_free(ctx, t);
         return GC_NOMEM(err);
     }
@@ -166,6 +167,16 @@ gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *given, gc_tensor *
     t->ctx = gc_ctx_ref(ctx);
     *out = t;
     return GRADCAM_OK;
+}
+
+gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *given, gc_tensor **out, gc_error *err)
+{
+    gc_tensor_desc desc;
+    if (ctx == NULL || given == NULL || out == NULL) {
+        return gc_fail(err, GRADCAM_E_INVALID, "gc_tensor_create: an argument is NULL");
+    }
+    GC_TRY(GC_ABI_IMPORT(given, &desc, err));
+    return gc_tensor_new(ctx, &desc, GC_DATA_GIVEN, out, err);
 }
 
 gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc)

@@ -18,8 +18,25 @@ struct gc_tensor {
     int32_t owned; /* data came from gc_mem_alloc */
     int64_t shape[GRADCAM_MAX_DIMS];
     int64_t strides[GRADCAM_MAX_DIMS]; /* elements */
+    /* A constant whose data are NULL until somebody needs them, see run/weights.h.  Of a
+       weight, the float32 numbers lie row-major at source_at of the network's source. */
+    int32_t absent;
+    int32_t reserved0;
+    uint64_t source_at;
+    const struct gc_source *source;
 };
 
+/* What data points to in a tensor that is made. */
+typedef enum gc_tensor_data {
+    GC_DATA_GIVEN, /* the descriptor's, or zeros */
+    GC_DATA_RAW,   /* memory to be filled */
+    GC_DATA_ABSENT /* nothing, see `source` */
+} gc_tensor_data;
+/* gc_tensor_create of a descriptor that was imported. */
+gc_status gc_tensor_new(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor_data data, gc_tensor **out, gc_error *err);
+
+/* Its numbers are known when a plan is made, though they may not be in memory. */
+bool gc_is_constant(const gc_tensor *t);
 /* Number of elements (checked when the tensor was made). */
 int64_t gc_numel(const gc_tensor *t);
 /* Number of elements of a shape, or -1 when negative or too large. */

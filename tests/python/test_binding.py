@@ -257,6 +257,23 @@ def test_limit_of_a_run():
     assert caught.value.name == "GRADCAM_E_LIMIT"
 
 
+def test_weights_on_demand(tmp_path):
+    data, want, path = GARMENTS.read_bytes(), heat(gradcam.Net(GARMENTS)), tmp_path / "net.onnx"
+    path.write_bytes(data)
+    with open(GARMENTS, "rb") as file:
+        for source in (path, data, bytearray(data), file):
+            np.testing.assert_array_equal(heat(gradcam.Net(source, on_demand=True)), want)
+    net = gradcam.Net(path, on_demand=True)
+    path.write_bytes(data[:1000])
+    with pytest.raises(gradcam.GradcamError, match="changed") as caught:
+        heat(net)
+    assert caught.value.name == "GRADCAM_E_IO"
+    with open(GARMENTS, "rb") as file:
+        net = gradcam.Net(file, on_demand=True)
+    with pytest.raises(ValueError, match="closed"):
+        heat(net)
+
+
 # ---- building ----
 
 

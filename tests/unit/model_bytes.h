@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "gradcam/gradcam.h"
+#include "unit.h"
 
 typedef struct pb {
     size_t n;
@@ -174,19 +175,6 @@ static inline pb adding(const pb *weight)
 }
 
 /* ---- judging ---- */
-
-typedef struct tally {
-    int passed, failed;
-} tally;
-
-static inline void expect(tally *t, int ok, const char *what)
-{
-    t->passed += ok != 0;
-    t->failed += ok == 0;
-    if (!ok) {
-        printf("FAILED: %s\n", what);
-    }
-}
 
 /* Loads; the status must be `status` and the message hold `text`. */
 static inline gc_net *load_as(tally *t, gc_ctx *ctx, const pb *m, const gc_load_options *options, gc_status status,

@@ -27,6 +27,7 @@ GRADCAM_LOG_ERROR, GRADCAM_LOG_WARNING, GRADCAM_LOG_INFO = 1, 2, 3
 GRADCAM_F32, GRADCAM_F64, GRADCAM_F16, GRADCAM_BF16 = 1, 2, 3, 4
 GRADCAM_I64, GRADCAM_I32, GRADCAM_U8, GRADCAM_BOOL = 5, 6, 7, 8
 GRADCAM_MAX_DIMS = 8
+GRADCAM_WEIGHTS_COPY, GRADCAM_WEIGHTS_ON_DEMAND = 0, 1
 GRADCAM_ATTR_INT, GRADCAM_ATTR_FLOAT, GRADCAM_ATTR_STRING, GRADCAM_ATTR_INTS = 1, 2, 3, 4
 GRADCAM_ATTR_FLOATS, GRADCAM_ATTR_TENSOR, GRADCAM_ATTR_STRINGS = 5, 6, 7
 GRADCAM_OP_ACTIVATION, GRADCAM_OP_STOPS = 1, 2
@@ -131,7 +132,7 @@ external_fn = C.CFUNCTYPE(i32, ptr, text, u64, ptr, size)
 
 class gc_load_options(C.Structure):
     _fields_ = [("struct_size", u32), ("max_nodes", u32), ("max_bytes", u64), ("read_external", external_fn),
-                ("external_user", ptr), ("max_run_bytes", u64)]
+                ("external_user", ptr), ("max_run_bytes", u64), ("weights", u32), ("reserved0", u32)]
 
 
 class gc_attr(C.Structure):

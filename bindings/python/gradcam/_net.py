@@ -67,24 +67,31 @@ class Net(Handle):
         the last for what one run may hold; 0: 200,000, 4 GiB, 8 GiB.
     read_external: (location, offset, size) -> bytes, for weights outside the
         model; None: files beside a model given as a path, refused otherwise.
+    on_demand: True: large weights are not copied but read from the model when a run
+        prepares, which takes half of the memory. A file must not be changed then, nor
+        a buffer; an open file has to stay open.
 
     inputs, outputs: names; nodes: a list of Node in the order of execution.
     """
 
-    def __init__(self, model, context=None, max_nodes=0, max_bytes=0, max_run_bytes=0, read_external=None):
+    def __init__(self, model, context=None, max_nodes=0, max_bytes=0, max_run_bytes=0, read_external=None,
+                 on_demand=False):
         context = context or Context()
-        handle = _c.net_p()
-        o = _c.sized(_c.gc_load_options, max_nodes=max_nodes, max_bytes=max_bytes, max_run_bytes=max_run_bytes)
+        handle, kept = _c.net_p(), []
+        o = _c.sized(_c.gc_load_options, max_nodes=max_nodes, max_bytes=max_bytes, max_run_bytes=max_run_bytes,
+                     weights=_c.GRADCAM_WEIGHTS_ON_DEMAND if on_demand else _c.GRADCAM_WEIGHTS_COPY)
         if read_external is not None:
             o.read_external = _external(read_external)
         if isinstance(model, (str, os.PathLike)):
             _c.call("net_load_file", context.handle, os.fsencode(model), C.byref(o), C.byref(handle))
         elif hasattr(model, "seek") and hasattr(model, "read") and not isinstance(model, (bytes, bytearray)):
-            _c.call("net_load_reader", context.handle, C.byref(_reader(model)), C.byref(o), C.byref(handle))
+            kept = [_reader(model)]
+            _c.call("net_load_reader", context.handle, C.byref(kept[0]), C.byref(o), C.byref(handle))
         else:
             data = np.frombuffer(model, np.uint8)
+            kept = [data]
             _c.call("net_load_memory", context.handle, data.ctypes.data, data.size, C.byref(o), C.byref(handle))
-        self._take(handle, context, [])
+        self._take(handle, context, kept if on_demand else [])
 
     def _take(self, handle, context, kept):
         self.handle, self.context, self._give_back, self._kept = handle, context, _c.lib.gc_net_unref, kept
