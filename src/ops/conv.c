@@ -224,6 +224,26 @@ static gc_status apply(gc_op_call *c, bool backward, const float *from, float *t
     return gc_conv_apply(c, &v, scatter, !backward, from, block, to, work);
 }
 
+bool gc_conv_pass_of(gc_op_call *c, gc_conv_pass *pass)
+{
+    gc_conv v;
+    memset(pass, 0, sizeof *pass);
+    if (strcmp(c->op_name, "Conv") != 0 || c->pack == NULL || setup(c, &v) != GRADCAM_OK) {
+        return false;
+    }
+    v.from_pixel = gc_cl_pixel(c->in[0]);
+    v.to_pixel = gc_cl_pixel(c->out[0]);
+    if (!gc_conv_gather(&v, &pass->gather)) {
+        return false;
+    }
+    pass->method = gc_conv_choose(&pass->gather, v.exact);
+    pass->epi = gc_conv_epilogue(c, true, c->packed);
+    pass->in = c->in[0]->data;
+    pass->out = c->out[0]->data;
+    pass->packed = c->packed == NULL ? NULL : (const float *)c->packed + gc_conv_bias_block(&v, false);
+    return true;
+}
+
 static gc_status forward(gc_op_call *c)
 {
     return c->out[0] ? apply(c, false, c->in[0]->data, c->out[0]->data) : GRADCAM_OK;

@@ -30,9 +30,27 @@ typedef struct gc_conv_need {
 gc_status gc_conv_sizes(gc_op_call *c, const gc_conv *v, bool scatter, gc_conv_need *need);
 /* Fills a block of that size from in[1] and in[2]. */
 gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bool with_bias, float *block);
+/* The gather of a Conv, and what comes behind its sums: with block NULL no bias. */
+bool gc_conv_gather(const gc_conv *v, gc_gather *g);
+gc_epilogue gc_conv_epilogue(const gc_op_call *c, bool forward, const float *block);
+/* Floats of the bias in front of the packed weights. */
+int64_t gc_conv_bias_block(const gc_conv *v, bool scatter);
 /* to = map(from) (+ bias, + what the plan fused); every element is written. */
 gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forward, const float *from,
                         const float *block, float *to, float *scratch);
+
+/* The forward pass of a Conv as one gather of kern/conv.h, for who runs it in
+   parts.  packed, in and out are NULL or without meaning before the memory of a
+   plan is there. */
+typedef struct gc_conv_pass {
+    gc_gather gather;
+    gc_conv_method method;
+    gc_epilogue epi;
+    const float *in, *packed;
+    float *out;
+} gc_conv_pass;
+/* False for ConvTranspose and for weights that are no constants. */
+bool gc_conv_pass_of(gc_op_call *c, gc_conv_pass *pass);
 
 /* ---- conv_sparse.c ---- */
 

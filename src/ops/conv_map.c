@@ -249,8 +249,13 @@ static gc_status column_sizes(const gc_conv *v, gc_conv_need *need)
 
 /* ---- both ways ---- */
 
+bool gc_conv_gather(const gc_conv *v, gc_gather *g)
+{
+    return pass_at(v, false, 0, g);
+}
+
 /* The bias comes first, in whole panels. */
-static int64_t bias_floats(const gc_conv *v, bool scatter)
+int64_t gc_conv_bias_block(const gc_conv *v, bool scatter)
 {
     return ((scatter ? v->big_c : v->small_c) + v->kern->nr + 15) / 16 * 16;
 }
@@ -279,7 +284,7 @@ gc_status gc_conv_sizes(gc_op_call *c, const gc_conv *v, bool scatter, gc_conv_n
 {
     memset(need, 0, sizeof *need);
     gc_status status = by_columns(v, scatter) ? column_sizes(v, need) : pass_sizes(v, scatter, need);
-    if (status != GRADCAM_OK || !gc_add_ok(need->packed, bias_floats(v, scatter) + 16, &need->packed)) {
+    if (status != GRADCAM_OK || !gc_add_ok(need->packed, gc_conv_bias_block(v, scatter) + 16, &need->packed)) {
         return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
     }
     return GRADCAM_OK;
@@ -289,11 +294,11 @@ gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bo
 {
     const float *data = c->in[1]->data;
     int64_t channels = scatter ? v->big_c : v->small_c;
-    memset(block, 0, (size_t)bias_floats(v, scatter) * sizeof(float));
+    memset(block, 0, (size_t)gc_conv_bias_block(v, scatter) * sizeof(float));
     if (with_bias && c->n_in > 2 && c->in[2] != NULL) {
         memcpy(block, c->in[2]->data, (size_t)channels * sizeof(float));
     }
-    block += bias_floats(v, scatter);
+    block += gc_conv_bias_block(v, scatter);
     if (by_columns(v, scatter)) {
         permute_weights(v, data, block);
         return GRADCAM_OK;
@@ -323,24 +328,32 @@ static bool some_pass_is_empty(const gc_conv *v, bool scatter)
     return false;
 }
 
-gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forward, const float *from,
-                        const float *block, float *to, float *scratch)
+gc_epilogue gc_conv_epilogue(const gc_op_call *c, bool forward, const float *block)
 {
-    bool has_bias = forward && c->n_in > 2 && c->in[2] != NULL;
-    const float *weights = block + bias_floats(v, scatter);
     gc_epilogue epi;
     memset(&epi, 0, sizeof epi);
-    epi.bias = has_bias ? block : NULL;
-    if (forward && c->fusion.clip) {
+    if (!forward) {
+        return epi;
+    }
+    epi.bias = c->n_in > 2 && c->in[2] != NULL ? block : NULL;
+    epi.residual = c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
+    if (c->fusion.clip) {
         epi.flags = GC_EPI_CLIP;
         epi.lo = c->fusion.lo;
         epi.hi = c->fusion.hi;
     }
-    if (forward && c->fusion.map != 0) {
+    if (c->fusion.map != 0) {
         epi.flags = GC_EPI_MAP;
         epi.map = c->fusion.map - 1;
     }
-    epi.residual = forward && c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
+    return epi;
+}
+
+gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forward, const float *from,
+                        const float *block, float *to, float *scratch)
+{
+    const float *weights = block + gc_conv_bias_block(v, scatter);
+    gc_epilogue epi = gc_conv_epilogue(c, forward, block);
     if (by_columns(v, scatter)) {
         fill_big(v, epi.bias, to);
         return apply_columns(c, v, from, weights, to, scratch);

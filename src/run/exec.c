@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "run/run.h"
+#include "run/strips.h"
 #include "tensor/walk.h"
 
 static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc_error *err)
@@ -54,7 +55,7 @@ static gc_status step_forward(gc_run *run, gc_step *s, gc_error *err)
     }
     s->call.err = err;
     s->call.work = s->work_memory.bytes > 0 ? p->arena + s->work_memory.offset : NULL;
-    GC_TRY(s->op->forward(&s->call));
+    GC_TRY(s->before >= 0 ? gc_strips_run(p, s) : s->op->forward(&s->call));
     return call_output_hooks(run, s, err);
 }
 

@@ -11,8 +11,7 @@ static bool is_op(const gc_step *s, const char *name)
     return s->op != NULL && s->call.custom == NULL && strcmp(s->op->name, name) == 0;
 }
 
-/* Nobody but one step reads the slot. */
-static bool private_slot(const gc_slot *slot)
+bool gc_plan_private(const gc_slot *slot)
 {
     return slot->readers == 1 && !slot->kept && slot->other < 0 && !slot->constant && slot->fault == 0;
 }
@@ -60,8 +59,7 @@ static bool read_clip(const gc_plan *p, const gc_step *s, gc_fusion *f)
     return f->clip != 0;
 }
 
-/* The only step that reads a slot. */
-static int32_t reader_of(const gc_plan *p, int32_t slot, int32_t after)
+int32_t gc_plan_reader(const gc_plan *p, int32_t slot, int32_t after)
 {
     for (int32_t i = after + 1; i < p->n_steps; i++) {
         for (int32_t k = 0; k < p->steps[i].call.n_in; k++) {
@@ -144,10 +142,10 @@ static bool fuse_silu(gc_plan *p, int32_t index)
     if (x->readers != 2 || x->kept || x->other >= 0 || x->constant) {
         return false;
     }
-    int32_t first = reader_of(p, s->result, index), last = first < 0 ? -1 : reader_of(p, s->result, first);
+    int32_t first = gc_plan_reader(p, s->result, index), last = first < 0 ? -1 : gc_plan_reader(p, s->result, first);
     gc_step *gate = first < 0 ? NULL : &p->steps[first], *mul = last < 0 ? NULL : &p->steps[last];
     if (gate == NULL || mul == NULL || !is_op(gate, "Sigmoid") || !is_op(mul, "Mul") || gate->backward ||
-        mul->backward || mul->call.n_in != 2 || !private_slot(&p->slots[gate->out[0]])) {
+        mul->backward || mul->call.n_in != 2 || !gc_plan_private(&p->slots[gate->out[0]])) {
         return false;
     }
     int32_t other = mul->in[0] == s->result ? mul->in[1] : mul->in[0];
@@ -201,7 +199,7 @@ static bool fuse_clip(gc_plan *p, int32_t index, int32_t next)
 static int32_t only_reader(const gc_plan *p, int32_t index)
 {
     const gc_step *s = &p->steps[index];
-    return private_slot(&p->slots[s->result]) ? reader_of(p, s->result, index) : -1;
+    return gc_plan_private(&p->slots[s->result]) ? gc_plan_reader(p, s->result, index) : -1;
 }
 
 void gc_plan_fuse(gc_plan *p)

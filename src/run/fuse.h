@@ -9,4 +9,9 @@
    steps that are taken over keep their backward pass. */
 void gc_plan_fuse(gc_plan *plan);
 
+/* Nobody but one step reads the slot, and nobody observes it. */
+bool gc_plan_private(const gc_slot *slot);
+/* The first step behind `after` that reads a slot, or -1. */
+int32_t gc_plan_reader(const gc_plan *plan, int32_t slot, int32_t after);
+
 #endif

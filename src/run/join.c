@@ -33,7 +33,7 @@ static void survey(gc_plan *p)
         for (int32_t k = 0; k < s->call.n_in; k++) {
             if (s->in[k] >= 0) {
                 gc_slot *slot = &p->slots[s->in[k]];
-                slot->last_reader = i;
+                slot->last_reader = s->runs_at > slot->last_reader ? s->runs_at : slot->last_reader;
                 slot->narrow = slot->narrow || !(is_join(p, s) || (s->call.wide && k == 0));
             }
         }

@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "run/fuse.h"
 #include "run/join.h"
+#include "run/strips.h"
 
 static gc_tensor *slot_value(gc_plan *p, int32_t slot)
 {
@@ -117,7 +118,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
             continue;
         }
         bool kept = s->backward && s->op != NULL && i < 32 && ((s->op->keep_in | s->call.keep_in) >> i & 1u) != 0;
-        extend(home(p, slot), kept ? end : index);
+        extend(home(p, slot), kept ? end : s->runs_at);
         if (slot->active && s->backward) {
             extend(&slot->grad_memory, back);
             s->temp[i] = slot->grad;
@@ -130,6 +131,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
             extend(&p->slots[s->out[i]].memory, end);
         }
     }
+    GC_TRY(gc_strips_size(p, s, err));
     s->call.differentiated = s->backward;
     s->aux_memory.bytes = at_least_one(s->call.aux_bytes);
     s->aux_memory.first = index;
@@ -251,6 +253,7 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
     size_t most = 2 * (size_t)p->n_slots + 1;
     mark_active(p);
     gc_plan_fuse(p);
+    gc_plan_strips(p);
     gc_plan_join(p);
     for (int32_t i = 0; i < p->n_slots; i++) {
         GC_TRY(slot_blocks(p, &p->slots[i], err));

@@ -55,9 +55,11 @@ typedef struct gc_step {
     void *own_pack, *own_back_pack; /* packed operands that are not shared */
     int32_t node;                   /* or -1 */
     int32_t backward;               /* takes part in backward passes */
-    int32_t fused;                  /* an earlier step writes its output */
+    int32_t fused;                  /* another step writes its output */
     int32_t result;                 /* slot that forward writes as out[0] */
     int32_t residual, bias;         /* slots it adds on the way, or -1 */
+    int32_t runs_at;                /* the step with which it runs: itself, but see run/strips.h */
+    int32_t before;                 /* the step before it in a chain of strips, or -1 */
 } gc_step;
 
 #define GC_MAX_FAULTS 8
