@@ -33,6 +33,12 @@ static gc_status need_floats(gc_op_call *c, int32_t count)
     return GRADCAM_OK;
 }
 
+/* Each gradient is made of the other operand; that of a constant is not asked for. */
+static void declare_keep(gc_op_call *c)
+{
+    c->keep_in = (gc_is_constant(c->in[1]) ? 0u : 1u) | (gc_is_constant(c->in[0]) ? 0u : 2u);
+}
+
 /* Scratch for the product and for both gradients. */
 static void declare_work(gc_op_call *c, const product *p)
 {
@@ -65,22 +71,33 @@ static bool packable(const gc_op_call *c, const product *p)
            p->m < INT32_MAX;
 }
 
+/* dA[m][k] = dY[m][n] B^T[n][k]. */
+static product gradient_of(const product *p)
+{
+    product t = {p->m, p->k, p->n, p->n, 1, p->b_col, p->b_row};
+    return t;
+}
+
 static void declare_pack(gc_op_call *c, const product *p, gc_status (*pack)(gc_op_call *, bool, void *))
 {
-    gc_gather g;
-    as_gather(c, p, &g);
-    int64_t floats = packable(c, p) ? gc_conv_packed(&g, GC_CONV_DIRECT) : -1;
-    int64_t scratch = gc_conv_scratch(&g, GC_CONV_DIRECT, 1);
-    if (floats > 0 && (uint64_t)floats <= SIZE_MAX / sizeof(float)) {
-        c->pack = pack;
-        c->pack_serves = GC_PACK_FORWARD;
-        c->pack_bytes = (size_t)floats * sizeof(float);
-        c->work_bytes = max_size(c->work_bytes, (size_t)scratch * sizeof(float));
+    const product back = gradient_of(p);
+    for (int i = 0; i < 2; i++) {
+        gc_gather g;
+        as_gather(c, i == 0 ? p : &back, &g);
+        int64_t floats = packable(c, p) ? gc_conv_packed(&g, GC_CONV_DIRECT) : -1;
+        int64_t scratch = gc_conv_scratch(&g, GC_CONV_DIRECT, 1);
+        if (floats > 0 && (uint64_t)floats <= SIZE_MAX / sizeof(float)) {
+            c->pack = pack;
+            c->pack_serves |= i == 0 ? GC_PACK_FORWARD : GC_PACK_BACKWARD;
+            *(i == 0 ? &c->pack_bytes : &c->back_pack_bytes) = (size_t)floats * sizeof(float);
+            c->work_bytes = max_size(c->work_bytes, (size_t)scratch * sizeof(float));
+        }
     }
 }
 
-static gc_status pack_product(gc_op_call *c, const product *p, void *block)
+static gc_status pack_product(gc_op_call *c, const product *forward, bool backward, void *block)
 {
+    const product back = gradient_of(forward), *p = backward ? &back : forward;
     gc_gather g;
     gc_conv_weights w = {c->in[1]->data, 0, p->b_col, p->b_row, {1, 1, 1}};
     as_gather(c, p, &g);
@@ -116,6 +133,18 @@ static gc_status packed_product(gc_op_call *c, const product *p, const float *a,
 static gc_status forward_product(gc_op_call *c, const product *p, const float *a, const float *b, float *y)
 {
     return gc_gemm(c->ctx, p->m, p->n, p->k, a, p->a_row, p->a_col, b, p->b_row, p->b_col, 0, y, p->n, c->work);
+}
+
+/* dA = dY B^T with the packed B^T; += where dA holds a part already. */
+static gc_status packed_gradient(gc_op_call *c, const product *forward, const float *dy, float *da)
+{
+    const product p = gradient_of(forward);
+    gc_gather g;
+    gc_epilogue epi;
+    as_gather(c, &p, &g);
+    memset(&epi, 0, sizeof epi);
+    epi.residual = (c->adds & 1u) != 0 ? da : NULL;
+    return gc_conv_run(c->ctx, &g, GC_CONV_DIRECT, dy, c->back_packed, &epi, da, c->work, 1);
 }
 
 /* dA += dY B^T.  A transposed in memory (a_col != 1) gets dA^T = B dY^T. */
@@ -206,9 +235,8 @@ static gc_status gemm_setup(gc_op_call *c, gemm *g)
 static gc_status gemm_pack(gc_op_call *c, bool backward, void *block)
 {
     gemm g;
-    (void)backward;
     GC_TRY(gemm_setup(c, &g));
-    return pack_product(c, &g.p, block);
+    return pack_product(c, &g.p, backward, block);
 }
 
 static const float *addend(const gc_op_call *c)
@@ -228,6 +256,7 @@ static gc_status gemm_infer(gc_op_call *c)
 {
     gemm g;
     GC_TRY(gemm_setup(c, &g));
+    declare_keep(c);
     declare_work(c, &g.p);
     declare_pack(c, &g.p, gemm_pack);
     c->fuses = c->pack != NULL && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
@@ -255,14 +284,22 @@ static gc_status gemm_forward(gc_op_call *c)
     return GRADCAM_OK;
 }
 
+static gc_status gemm_grad_a(gc_op_call *c, const gemm *g, const float *dy, gc_tensor *da)
+{
+    if (c->back_packed != NULL) {
+        return packed_gradient(c, &g->p, dy, da->data);
+    }
+    zero(da);
+    return grad_a(c, &g->p, g->trans_a, c->in[1]->data, dy, da->data);
+}
+
 static gc_status gemm_backward(gc_op_call *c)
 {
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     const float *dy = c->grad_out[0]->data;
     if (c->grad_in[0]) {
-        zero(c->grad_in[0]);
-        GC_TRY(grad_a(c, &g.p, g.trans_a, c->in[1]->data, dy, c->grad_in[0]->data));
+        GC_TRY(gemm_grad_a(c, &g, dy, c->grad_in[0]));
         scale(c->grad_in[0], g.alpha);
     }
     if (c->grad_in[1]) {
@@ -367,15 +404,15 @@ static gc_status matmul_setup(gc_op_call *c, matmul *q)
 static gc_status matmul_pack(gc_op_call *c, bool backward, void *block)
 {
     matmul q;
-    (void)backward;
     GC_TRY(matmul_setup(c, &q));
-    return pack_product(c, &q.p, block);
+    return pack_product(c, &q.p, backward, block);
 }
 
 static gc_status matmul_infer(gc_op_call *c)
 {
     matmul q;
     GC_TRY(matmul_setup(c, &q));
+    declare_keep(c);
     declare_work(c, &q.p);
     if (q.batches == 1) {
         declare_pack(c, &q.p, matmul_pack);
@@ -408,8 +445,11 @@ static gc_status matmul_backward(gc_op_call *c)
     matmul q;
     GC_TRY(matmul_setup(c, &q));
     const float *dy = c->grad_out[0]->data;
+    if (c->back_packed != NULL) { /* B is constant */
+        return packed_gradient(c, &q.p, dy, c->grad_in[0]->data);
+    }
     for (int32_t i = 0; i < 2; i++) {
-        if (c->grad_in[i]) {
+        if (c->grad_in[i] && (c->adds >> i & 1u) == 0) {
             zero(c->grad_in[i]);
         }
     }
@@ -429,7 +469,7 @@ static gc_status matmul_backward(gc_op_call *c)
 }
 
 const gc_op gc_ops_linear[] = {
-    {"Gemm", gemm_infer, gemm_forward, gemm_backward, GC_OP_PACKS, 3, 0, 2, 3, 1},
-    {"MatMul", matmul_infer, matmul_forward, matmul_backward, GC_OP_PACKS, 3, 0, 2, 2, 1},
+    {"Gemm", gemm_infer, gemm_forward, gemm_backward, GC_OP_PACKS, 0, 0, 2, 3, 1},
+    {"MatMul", matmul_infer, matmul_forward, matmul_backward, GC_OP_PACKS | GC_OP_FINISHES, 0, 0, 2, 2, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
