@@ -13,6 +13,8 @@ typedef struct nd_plan {
 
 typedef void (*row_fn)(char *d, int64_t ds, const char *s, int64_t ss, int64_t n);
 
+enum { SHORT_ROW = 8 };
+
 static int64_t magnitude(int64_t d, int64_t s)
 {
     int64_t v = d != 0 ? d : s;
@@ -66,12 +68,42 @@ static void coalesce(nd_plan *p)
     p->n = m + 1;
 }
 
+/* Row i of n elements begins at element i of the source: pixels from planes of
+   channels.  Rows of three, the colours, become vectors. */
+static void rows_copy4(const nd_plan *p, char *restrict d, const char *restrict s)
+{
+    int64_t rows = p->shape[p->n - 2], step = 4 * p->d[p->n - 2], n = p->shape[p->n - 1], plane = 4 * p->s[p->n - 1];
+    if (n == 3 && step == 12) {
+        for (int64_t i = 0; i < rows; i++) {
+            memcpy(d + i * 12, s + i * 4, 4);
+            memcpy(d + i * 12 + 4, s + plane + i * 4, 4);
+            memcpy(d + i * 12 + 8, s + 2 * plane + i * 4, 4);
+        }
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t k = 0; k < n; k++) {
+            memcpy(d + i * step + k * 4, s + i * 4 + k * plane, 4);
+        }
+    }
+}
+
+static bool has_short_rows(const nd_plan *p, size_t size)
+{
+    return size == 4 && p->n >= 2 && p->shape[p->n - 1] <= SHORT_ROW && p->d[p->n - 1] == 1 && p->s[p->n - 2] == 1;
+}
+
+/* `row` NULL: short rows, two loops at once. */
 static void walk(const nd_plan *p, char *d, const char *s, int64_t size, row_fn row)
 {
     int64_t pos[GC_COPY_DIMS] = {0};
-    int32_t last = p->n - 1;
+    int32_t last = p->n - (row == NULL ? 2 : 1);
     for (;;) {
-        row(d, p->d[last], s, p->s[last], p->shape[last]);
+        if (row == NULL) {
+            rows_copy4(p, d, s);
+        } else {
+            row(d, p->d[last], s, p->s[last], p->shape[last]);
+        }
         int32_t k = last - 1;
         while (k >= 0 && ++pos[k] == p->shape[k]) {
             d -= (p->shape[k] - 1) * p->d[k] * size;
@@ -149,7 +181,8 @@ void gc_copy_nd(int32_t ndim, const int64_t *shape, void *dst, const int64_t *ds
         return;
     }
     coalesce(&p);
-    walk(&p, dst, src, (int64_t)size, size == 1 ? row_copy1 : size == 4 ? row_copy4 : row_copy8);
+    row_fn row = size == 1 ? row_copy1 : size == 4 ? row_copy4 : row_copy8;
+    walk(&p, dst, src, (int64_t)size, has_short_rows(&p, size) ? NULL : row);
 }
 
 void gc_add_nd(int32_t ndim, const int64_t *shape, float *dst, const int64_t *dst_strides, const float *src,

@@ -2,6 +2,7 @@
 /* The forward and the backward pass over a plan.  Nothing here allocates. */
 #include <string.h>
 
+#include "kern/copy.h"
 #include "run/run.h"
 #include "run/strips.h"
 #include "tensor/walk.h"
@@ -43,6 +44,43 @@ static gc_status call_output_hooks(gc_run *run, const gc_step *s, gc_error *err)
     return GRADCAM_OK;
 }
 
+/* ---- copies between layouts and types ---- */
+
+enum { LINES = 28 }; /* of a task */
+
+typedef struct convert_job {
+    const gc_tensor *from;
+    gc_tensor *to;
+} convert_job;
+
+/* Some lines, dimension 2, of each plane. */
+static void convert_task(void *task, uint32_t index)
+{
+    const convert_job *j = task;
+    gc_tensor from = *j->from, to = *j->to;
+    int64_t size = (int64_t)gc_dtype_size(to.dtype), first = (int64_t)index * LINES;
+    from.shape[2] = to.shape[2] = first + LINES < to.shape[2] ? LINES : to.shape[2] - first;
+    from.data = (char *)from.data + first * from.strides[2] * (int64_t)gc_dtype_size(from.dtype);
+    to.data = (char *)to.data + first * to.strides[2] * size;
+    if (from.dtype == to.dtype && size != 2) {
+        gc_copy_nd(to.ndim, to.shape, to.data, to.strides, from.data, from.strides, (size_t)size);
+    } else {
+        gc_tensor_convert(&from, &to);
+    }
+}
+
+static gc_status convert(gc_run *run, const gc_tensor *from, gc_tensor *to, gc_error *err)
+{
+    convert_job j = {from, to};
+    if (to->ndim < 3) {
+        gc_tensor_convert(from, to);
+        return GRADCAM_OK;
+    }
+    int64_t tasks = (to->shape[2] + LINES - 1) / LINES;
+    gc_status s = tasks > UINT32_MAX ? GRADCAM_E_LIMIT : gc_parallel(run->ctx, convert_task, &j, (uint32_t)tasks);
+    return s == GRADCAM_OK ? s : gc_fail(err, s, "the executor failed in a copy");
+}
+
 static gc_status step_forward(gc_run *run, gc_step *s, gc_error *err)
 {
     gc_plan *p = run->plan;
@@ -50,8 +88,7 @@ static gc_status step_forward(gc_run *run, gc_step *s, gc_error *err)
         return call_output_hooks(run, s, err);
     }
     if (s->op == NULL) {
-        gc_tensor_convert(&p->slots[s->in[0]].value, &p->slots[s->out[0]].value);
-        return GRADCAM_OK;
+        return convert(run, &p->slots[s->in[0]].value, &p->slots[s->out[0]].value, err);
     }
     s->call.err = err;
     s->call.work = s->work_memory.bytes > 0 ? p->arena + s->work_memory.offset : NULL;
@@ -65,7 +102,7 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err)
     for (int32_t i = 0; i < run->net->n_inputs; i++) {
         gc_slot *slot = &p->slots[p->slot_of[run->net->inputs[i]]];
         if (!slot->constant) {
-            gc_tensor_convert(run->inputs[i], &slot->value);
+            GC_TRY(convert(run, run->inputs[i], &slot->value, err));
         }
         GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_FORWARD, err));
     }
@@ -147,8 +184,7 @@ static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
 {
     gc_plan *p = run->plan;
     if (s->op == NULL) {
-        gc_tensor_convert(&p->slots[s->out[0]].grad, s->call.grad_in[0]);
-        return GRADCAM_OK;
+        return convert(run, &p->slots[s->out[0]].grad, s->call.grad_in[0], err);
     }
     if (s->op->backward == NULL) {
         return gc_fail(err, GRADCAM_E_NO_GRADIENT, "%s (node \"%s\") has no gradient", s->call.op_name,
