@@ -23,8 +23,8 @@ typedef int vec_mask __attribute__((vector_size(64)));
 #define POW2(t) ((vec)(((vec_mask)(t) + 127) << 23))
 #define VMAX(a, b) ((vec)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define VMIN(a, b) ((vec)_mm512_min_ps((__m512)(a), (__m512)(b)))
-/* The exponent changes its sign, and nearly so the mantissa. */
-#define RECIP_SEED(d) ((vec)(0x7EF311C7 - (vec_mask)(d)))
+#define RECIP_NEAR(d) ((vec)_mm512_rcp14_ps((__m512)(d)))
+#define VSCALE(x, n) ((vec)_mm512_scalef_ps((__m512)(x), (__m512)(n)))
 #define VSEL(m, a, b) ((vec)(((m) & (vec_mask)(a)) | (~(m) & (vec_mask)(b))))
 #define ROW gc_kern_avx512
 #define ROW_NAME "avx512"

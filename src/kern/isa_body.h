@@ -6,7 +6,9 @@
  *            a where m else b; VLT, VEQ, VNE compare, VAND and VOR join masks
  *            of type VM; POW2(t) 2^k where k are the low bits of the float t;
  *            VMAX and VMIN(a, b), if there are such: b where one is NaN;
- *            RECIP_SEED(d), if it is cheap, 1 / d to 12 % for 0 < d < 2^126
+ *            RECIP_SEED(d), if it is cheap, 1 / d to 12 % for 0 < d < 2^126;
+ *            RECIP_NEAR(d), if there is such, to 2^-13; VSCALE(x, n), if there
+ *            is such, x 2^n for whole numbers n
  *   ROW      the name of the table row, ROW_NAME its text
  * MR * NV sums, NV of B and one broadcast have to fit into the registers.
  */

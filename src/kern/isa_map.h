@@ -16,7 +16,11 @@ TARGET static GC_ALWAYS_INLINE V exp_inside(V y)
     q = q * r + BC(4.166838793e-2f);
     q = q * r + BC(1.666652066e-1f);
     q = q * r + BC(4.999999345e-1f);
+#ifdef VSCALE
+    return VSCALE(q * r * r + r + BC(1.0f), n);
+#else
     return (q * r * r + r + BC(1.0f)) * POW2(t) * BC(2.0f); /* 2^(n - 1) is finite for the largest n */
+#endif
 }
 
 /* Below lie denormals and what is next to them, taken as zero; above infinity. */
@@ -32,7 +36,10 @@ TARGET static GC_ALWAYS_INLINE V exp_of(V x)
    of which squares the error. */
 TARGET static GC_ALWAYS_INLINE V recip_of(V d)
 {
-#ifdef RECIP_SEED
+#if defined(RECIP_NEAR)
+    V r = RECIP_NEAR(d);
+    return r * (BC(2.0f) - d * r);
+#elif defined(RECIP_SEED)
     V r = RECIP_SEED(d);
     r = r * (BC(2.0f) - d * r);
     r = r * (BC(2.0f) - d * r);
@@ -44,7 +51,7 @@ TARGET static GC_ALWAYS_INLINE V recip_of(V d)
 
 TARGET static GC_ALWAYS_INLINE V sigmoid_of(V x)
 {
-    V y = recip_of(BC(1.0f) + exp_inside(clip(-x, BC(-87.3f), BC(87.3f))));
+    V y = recip_of(BC(1.0f) + exp_inside(-clip(x, BC(-87.3f), BC(87.3f))));
     return VSEL(VLT(x, BC(-87.3f)), BC(0.0f), y);
 }
 
@@ -144,29 +151,32 @@ TARGET static GC_ALWAYS_INLINE V slope_one(const int kind, V x)
     }
 }
 
-TARGET static GC_ALWAYS_INLINE void map_all(const int kind, int64_t n, const float *x, float *y)
+TARGET static GC_ALWAYS_INLINE void map_all(const int kind, int64_t rows, int64_t n, const float *x, float *y,
+                                            int64_t step)
 {
-    int64_t i = 0;
-    for (; i + VL <= n; i += VL) {
-        ST(y + i, map_one(kind, LD(x + i)));
-    }
-    if (i < n) {
-        store_part(y + i, map_one(kind, load_part(x + i, n - i)), n - i);
+    for (int64_t r = 0; r < rows; r++, x += step, y += step) {
+        int64_t i = 0;
+        for (; i + VL <= n; i += VL) {
+            ST(y + i, map_one(kind, LD(x + i)));
+        }
+        if (i < n) {
+            store_part(y + i, map_one(kind, load_part(x + i, n - i)), n - i);
+        }
     }
 }
 
-TARGET static void map(int32_t kind, int64_t n, const float *x, float *y)
+TARGET static void map(int32_t kind, int64_t rows, int64_t n, const float *x, float *y, int64_t step)
 {
     switch (kind) {
-    case GC_MAP_EXP: map_all(GC_MAP_EXP, n, x, y); break;
-    case GC_MAP_SIGMOID: map_all(GC_MAP_SIGMOID, n, x, y); break;
-    case GC_MAP_SILU: map_all(GC_MAP_SILU, n, x, y); break;
-    case GC_MAP_TANH: map_all(GC_MAP_TANH, n, x, y); break;
-    case GC_MAP_ERF: map_all(GC_MAP_ERF, n, x, y); break;
-    case GC_MAP_GELU: map_all(GC_MAP_GELU, n, x, y); break;
-    case GC_MAP_GELU_TANH: map_all(GC_MAP_GELU_TANH, n, x, y); break;
-    case GC_MAP_MISH: map_all(GC_MAP_MISH, n, x, y); break;
-    default: map_all(GC_MAP_HARD_SWISH, n, x, y); break;
+    case GC_MAP_EXP: map_all(GC_MAP_EXP, rows, n, x, y, step); break;
+    case GC_MAP_SIGMOID: map_all(GC_MAP_SIGMOID, rows, n, x, y, step); break;
+    case GC_MAP_SILU: map_all(GC_MAP_SILU, rows, n, x, y, step); break;
+    case GC_MAP_TANH: map_all(GC_MAP_TANH, rows, n, x, y, step); break;
+    case GC_MAP_ERF: map_all(GC_MAP_ERF, rows, n, x, y, step); break;
+    case GC_MAP_GELU: map_all(GC_MAP_GELU, rows, n, x, y, step); break;
+    case GC_MAP_GELU_TANH: map_all(GC_MAP_GELU_TANH, rows, n, x, y, step); break;
+    case GC_MAP_MISH: map_all(GC_MAP_MISH, rows, n, x, y, step); break;
+    default: map_all(GC_MAP_HARD_SWISH, rows, n, x, y, step); break;
     }
 }
 

@@ -54,8 +54,8 @@ int32_t gc_kern_tile_rows(const gc_kern *kern, int64_t a_step)
 
 void gc_kern_map_rows(const gc_kern *kern, const gc_epilogue *epi, int64_t rows, int64_t n, float *y, int64_t step)
 {
-    for (int64_t i = 0; i < rows && (epi->flags & GC_EPI_MAP) != 0; i++) {
-        kern->map(epi->map, n, y + i * step, y + i * step);
+    if ((epi->flags & GC_EPI_MAP) != 0) {
+        kern->map(epi->map, rows, n, y, y, step);
     }
 }
 

@@ -105,8 +105,9 @@ typedef struct gc_kern {
        factor 0 are left out (their NaN and infinity as well). */
     void (*axpys)(const float *factor, int64_t factor_step, const float *w, int64_t step, int64_t rows, int64_t n,
                   float *y);
-    /* y[i] = f(x[i]), f being GC_MAP_*; x may be y. */
-    void (*map)(int32_t kind, int64_t n, const float *x, float *y);
+    /* y[i] = f(x[i]), f being GC_MAP_*, for i < n of rows that lie `step` floats
+       apart; x may be y. */
+    void (*map)(int32_t kind, int64_t rows, int64_t n, const float *x, float *y, int64_t step);
     /* y[i] = g[i] f'(x[i]), f being one of GC_MAP_* from ERF on; y may be g or x. */
     void (*slope)(int32_t kind, int64_t n, const float *x, const float *g, float *y);
     /* y[c] = max over t of taps[t][c], arg[c] (may be NULL) the first such t;

@@ -79,7 +79,7 @@ static void map_run(void *user, int64_t n, char *const *p, const int64_t *s)
     const map_job *j = user;
     float buffer[MAP_BUFFER];
     if (s[0] == 4 && s[1] == 4) {
-        j->kern->map(j->kind, n, (const float *)(const void *)p[1], (float *)(void *)p[0]);
+        j->kern->map(j->kind, 1, n, (const float *)(const void *)p[1], (float *)(void *)p[0], 0);
         return;
     }
     for (int64_t first = 0; first < n; first += MAP_BUFFER) {
@@ -87,7 +87,7 @@ static void map_run(void *user, int64_t n, char *const *p, const int64_t *s)
         for (int64_t i = 0; i < count; i++) {
             buffer[i] = F(1, first + i);
         }
-        j->kern->map(j->kind, count, buffer, buffer);
+        j->kern->map(j->kind, 1, count, buffer, buffer, 0);
         for (int64_t i = 0; i < count; i++) {
             F(0, first + i) = buffer[i];
         }

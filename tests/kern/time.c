@@ -99,7 +99,7 @@ static void call_axpys(job *j)
 
 static void call_map(job *j)
 {
-    j->k->map(j->kind, 2048, j->a, j->c);
+    j->k->map(j->kind, 1, 2048, j->a, j->c, 0);
 }
 
 static void call_slope(job *j)

@@ -136,7 +136,7 @@ static void one_map(const gc_kern *k, int kind, int64_t n, bool in_place)
     for (int64_t i = 0; i < n; i++) {
         copy[i] = x[i] = n > 100 ? sample(i) : sample(check_between(0, 2 * EDGES));
     }
-    k->map(kind, n, x, y);
+    k->map(kind, 1, n, x, y, 0);
     for (int64_t i = 0; i < n; i++) {
         if (!good_value(kind, copy[i], y[i])) {
             check_fail("f(%.9g) is %.9g instead of %.9g", (double)copy[i], (double)y[i],
