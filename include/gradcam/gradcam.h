@@ -435,6 +435,20 @@ GRADCAM_API gc_status gc_run_prepare(gc_run *run, gc_error *err);
    time and has a larger error.  Lasts as long as the run; a change makes the next
    forward pass prepare again. */
 GRADCAM_API gc_status gc_run_set_exact(gc_run *run, int32_t exact, gc_error *err);
+/* GRADCAM_F32, the default, or GRADCAM_BF16: the products of convolutions and of
+   Gemm and MatMul with constant weights, forward and to their inputs' gradients,
+   round both factors to bfloat16, each by at most 2^-8 of itself, and sum in
+   float32.  Whatever a host sees is float32.  docs/performance.md says what this
+   does to outputs and maps.  Only where the machine has the instructions: AMX, for which
+   this call asks the operating system on behalf of the whole process, or
+   AVX512-BF16; the kernels "plain" of gc_ctx_options do it anywhere, slowly.
+   Lasts as long as the run; a change makes the next forward pass prepare again.
+   Errors: INVALID, UNSUPPORTED (no such instructions; the run stays as it was). */
+GRADCAM_API gc_status gc_run_set_precision(gc_run *run, gc_dtype precision, gc_error *err);
+/* What the run computes in: GRADCAM_F32 or GRADCAM_BF16.  *kernels (may be NULL)
+   becomes the name of the kernels of its products, such as "avx512" or
+   "amx_bf16", NULL when run is. */
+GRADCAM_API gc_dtype gc_run_precision(const gc_run *run, const char **kernels);
 /* Computes every output and every watched value.  Errors: those of
    gc_run_prepare, CALLBACK (a hook, a custom operator or the executor failed),
    CANCELLED. */

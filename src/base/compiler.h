@@ -32,7 +32,21 @@
 #define GC_CPU_HAS_AVX512()                                                                                            \
     (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&  \
      __builtin_cpu_supports("avx512vl") && GC_CPU_HAS_AVX2())
+/* bfloat16 products: whether the machine has them, base/cpu.h says. */
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define GC_HAVE_BF16 1
+#define GC_TARGET_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")))
+#define GC_TARGET_AMX                                                                                                  \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,amx-tile,amx-bf16")))
 #endif
+#endif
+#endif
+
+/* What was stored is in memory before what follows reads it behind the compiler's back. */
+#if defined(__GNUC__)
+#define GC_MEMORY_IS_READ() __asm__ volatile("" ::: "memory")
+#else
+#define GC_MEMORY_IS_READ() ((void)0)
 #endif
 
 #if defined(__GNUC__)

@@ -54,6 +54,8 @@ static const struct option options[] = {
     {"--threads", "N", "threads (as many as there are processors)", AT(threads), ALL, K_INT, 1, 256},
     {"--kernels", "NAME", "avx512, avx2, v4 or plain (the best that the machine can run)", AT(kernels), ALL, K_TEXT, 0,
      0},
+    {"--precision", "NAME", "f32 or bf16, where the machine can (f32)", AT(precision),
+     CMD_RUN | CMD_EXPLAIN | CMD_PREDICT | CMD_BENCH, K_TEXT, 0, 0},
     {"--json", NULL, "print JSON", AT(json), CMD_EXPLAIN | CMD_BENCH | CMD_INFO, K_FLAG, 0, 0},
     {"--help", NULL, "print this", AT(help), ALL, K_FLAG, 0, 0},
 };

@@ -20,7 +20,7 @@ struct cli_args {
     int n_positional;
     struct cli_list input, shape, value, grad;
     const char *fill, *seed, *target, *out, *method, *labels, *layer;
-    const char *preprocess, *output, *raw, *colormap, *kernels;
+    const char *preprocess, *output, *raw, *colormap, *kernels, *precision;
     int64_t threads, resize, crop, top, batch;
     double seconds;
     int json, help;

@@ -11,8 +11,10 @@
 #ifndef GC_KERN_CONV_H
 #define GC_KERN_CONV_H
 
+#include <stdbool.h>
+
 #include "base/ctx.h"
-#include "kern/kern.h"
+#include "kern/half.h"
 
 typedef struct gc_conv_dim {
     int64_t in, places, stride, dilation, taps, pad; /* pad < 0: skips pixels */
@@ -24,8 +26,10 @@ typedef struct gc_gather {
     const gc_kern *kern;
     gc_conv_dim dim[3];
     int64_t images, groups;
-    int64_t in_c, out_c;         /* per group; depthwise: 1 and 1 */
-    int64_t in_pixel, out_pixel; /* floats from pixel to pixel */
+    int64_t in_c, out_c;                      /* per group; depthwise: 1 and 1 */
+    int64_t in_pixel, out_pixel;              /* floats from pixel to pixel */
+    const gc_half *half;                      /* products in bfloat16 where that is faster, or NULL */
+    int32_t in_half, out_half, residual_half; /* GC_CONV_HALF: the elements are bfloat16 */
 } gc_gather;
 
 /* Where the weights lie: element (column, channel, tap) of group g is
@@ -37,7 +41,13 @@ typedef struct gc_conv_weights {
     int64_t kernel[3];
 } gc_conv_weights;
 
-typedef enum gc_conv_method { GC_CONV_DIRECT, GC_CONV_WINO4, GC_CONV_WINO2, GC_CONV_DEPTHWISE } gc_conv_method;
+typedef enum gc_conv_method {
+    GC_CONV_DIRECT,
+    GC_CONV_WINO4,
+    GC_CONV_WINO2,
+    GC_CONV_DEPTHWISE,
+    GC_CONV_HALF
+} gc_conv_method;
 
 /* The cheapest method that fits; exact: no Winograd. */
 gc_conv_method gc_conv_choose(const gc_gather *g, int32_t exact);
@@ -53,6 +63,8 @@ gc_status gc_conv_run(const gc_ctx *ctx, const gc_gather *g, gc_conv_method meth
                       const float *packed, const gc_epilogue *epi, float *out, float *scratch, int32_t workers);
 /* A bias is read in whole panels. */
 int64_t gc_conv_bias_floats(const gc_gather *g);
+/* The tap of the whole kernel that is tap `t` of the gather. */
+int64_t gc_conv_whole_tap(const gc_gather *g, const gc_conv_weights *w, int64_t t);
 
 /* Parts, one a file. */
 int64_t gc_direct_scratch(const gc_gather *g);
@@ -62,6 +74,13 @@ int64_t gc_wino_scratch(const gc_gather *g, int32_t m, int32_t workers);
 gc_status gc_wino_pack(const gc_ctx *ctx, const gc_gather *g, int32_t m, const gc_conv_weights *w, float *packed);
 gc_status gc_wino_run(const gc_ctx *ctx, const gc_gather *g, int32_t m, const float *in, const float *packed,
                       const gc_epilogue *epi, float *out, float *scratch, int32_t workers);
+/* Products in bfloat16 are possible. */
+bool gc_half_fits(const gc_gather *g);
+int64_t gc_half_packed(const gc_gather *g);
+int64_t gc_half_scratch(const gc_gather *g);
+gc_status gc_half_pack(const gc_ctx *ctx, const gc_gather *g, const gc_conv_weights *w, float *packed);
+gc_status gc_half_run(const gc_ctx *ctx, const gc_gather *g, const void *in, const float *packed,
+                      const gc_epilogue *epi, void *out, float *scratch);
 gc_status gc_depthwise_run(const gc_ctx *ctx, const gc_gather *g, const float *in, const float *weights,
                            const gc_epilogue *epi, float *out);
 

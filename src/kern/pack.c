@@ -24,8 +24,7 @@ static int64_t taps_of(const gc_gather *g)
     return g->dim[0].taps * g->dim[1].taps * g->dim[2].taps;
 }
 
-/* The tap of the whole kernel that is tap `t` of the gather. */
-static int64_t whole_tap(const gc_gather *g, const gc_conv_weights *w, int64_t t)
+int64_t gc_conv_whole_tap(const gc_gather *g, const gc_conv_weights *w, int64_t t)
 {
     const gc_conv_dim *d = g->dim;
     int64_t x = t % d[2].taps, y = t / d[2].taps % d[1].taps, z = t / d[2].taps / d[1].taps;
@@ -46,7 +45,7 @@ static void pack_dense_task(void *task, uint32_t index)
     const float *from = j->w->data + group * j->w->group + panel * nr * step;
     for (int64_t c = 0; c < g->in_c; c++) {
         for (int64_t t = 0; t < taps; t++) {
-            const float *column = from + c * j->w->channel_step + whole_tap(g, j->w, t);
+            const float *column = from + c * j->w->channel_step + gc_conv_whole_tap(g, j->w, t);
             float *row = to + (t * g->in_c + c) * width;
             for (int64_t k = 0; k < columns; k++) {
                 row[k] = column[k * step];
@@ -59,7 +58,7 @@ static void pack_dense_task(void *task, uint32_t index)
 static void pack_depthwise(const gc_gather *g, const gc_conv_weights *w, float *to)
 {
     for (int64_t t = 0; t < taps_of(g); t++) {
-        int64_t tap = whole_tap(g, w, t);
+        int64_t tap = gc_conv_whole_tap(g, w, t);
         for (int64_t k = 0; k < g->groups; k++) {
             *to++ = w->data[k * w->group + tap];
         }
@@ -82,6 +81,9 @@ int64_t gc_conv_packed(const gc_gather *g, gc_conv_method method)
     if (method == GC_CONV_DEPTHWISE) {
         return gc_mul_ok(g->groups, taps_of(g), &n) ? n : -1;
     }
+    if (method == GC_CONV_HALF) {
+        return gc_half_packed(g);
+    }
     int64_t planes = is_wino(method) ? (wino_m(method) + 2) * (wino_m(method) + 2) : taps_of(g);
     bool fits = gc_mul_ok(round_up(g->out_c, g->kern->vl), g->in_c, &n) && gc_mul_ok(n, planes, &n) &&
                 gc_mul_ok(n, g->groups, &n);
@@ -92,6 +94,7 @@ int64_t gc_conv_scratch(const gc_gather *g, gc_conv_method method, int32_t worke
 {
     return is_wino(method)               ? gc_wino_scratch(g, wino_m(method), workers)
            : method == GC_CONV_DEPTHWISE ? 0
+           : method == GC_CONV_HALF      ? gc_half_scratch(g)
                                          : gc_direct_scratch(g);
 }
 
@@ -107,6 +110,9 @@ gc_status gc_conv_pack(const gc_ctx *ctx, const gc_gather *g, gc_conv_method met
     if (method == GC_CONV_DEPTHWISE) {
         pack_depthwise(g, w, packed);
         return GRADCAM_OK;
+    }
+    if (method == GC_CONV_HALF) {
+        return gc_half_pack(ctx, g, w, packed);
     }
     if (is_wino(method)) {
         return gc_wino_pack(ctx, g, wino_m(method), w, packed);
@@ -145,14 +151,15 @@ gc_conv_method gc_conv_choose(const gc_gather *g, int32_t exact)
     if (g->in_c == 1 && g->out_c == 1 && g->groups >= g->kern->vl) {
         return GC_CONV_DEPTHWISE;
     }
+    gc_conv_method plain = gc_half_fits(g) ? GC_CONV_HALF : GC_CONV_DIRECT;
     if (exact || !wino_fits(g)) {
-        return GC_CONV_DIRECT;
+        return plain;
     }
-    double direct = cost(g, 1), two = cost(g, 2), four = cost(g, 4);
+    double direct = cost(g, 1) / (plain == GC_CONV_HALF ? g->half->speed : 1.0), two = cost(g, 2), four = cost(g, 4);
     if (four <= two && four < direct) {
         return GC_CONV_WINO4;
     }
-    return two < direct ? GC_CONV_WINO2 : GC_CONV_DIRECT;
+    return two < direct ? GC_CONV_WINO2 : plain;
 }
 
 gc_status gc_conv_run(const gc_ctx *ctx, const gc_gather *g, gc_conv_method method, const float *in,
@@ -160,6 +167,9 @@ gc_status gc_conv_run(const gc_ctx *ctx, const gc_gather *g, gc_conv_method meth
 {
     if (method == GC_CONV_DEPTHWISE) {
         return gc_depthwise_run(ctx, g, in, packed, epi, out);
+    }
+    if (method == GC_CONV_HALF) {
+        return gc_half_run(ctx, g, in, packed, epi, out, scratch);
     }
     if (is_wino(method)) {
         return gc_wino_run(ctx, g, wino_m(method), in, packed, epi, out, scratch, workers);

@@ -68,6 +68,7 @@ static gc_status plan(gc_op_call *c, gc_conv *v)
     v->kern = gc_kern_of(c->ctx);
     v->workers = (int32_t)gc_workers(c->ctx);
     v->exact = c->exact;
+    v->half = c->half;
     return GRADCAM_OK;
 }
 

@@ -83,6 +83,7 @@ static bool pass_at(const gc_conv *v, bool scatter, int64_t index, gc_gather *g)
                         index % w->stride[2]};
     memset(g, 0, sizeof *g);
     g->kern = v->kern;
+    g->half = v->half;
     g->images = w->images;
     g->groups = v->groups;
     g->in_c = scatter ? v->small_g : v->big_g;
@@ -264,7 +265,7 @@ static gc_status pass_sizes(const gc_conv *v, bool scatter, gc_conv_need *need)
 {
     gc_gather g;
     for (int64_t i = 0; i < pass_count(v, scatter); i++) {
-        need->variant *= 5;
+        need->variant *= 6;
         if (!pass_at(v, scatter, i, &g)) {
             continue;
         }

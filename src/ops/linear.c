@@ -54,6 +54,7 @@ static void as_gather(const gc_op_call *c, const product *p, gc_gather *g)
 {
     memset(g, 0, sizeof *g);
     g->kern = gc_kern_of(c->ctx);
+    g->half = c->half;
     g->images = g->groups = 1;
     g->in_c = g->in_pixel = p->k;
     g->out_c = g->out_pixel = p->n;
@@ -62,6 +63,11 @@ static void as_gather(const gc_op_call *c, const product *p, gc_gather *g)
         gc_conv_dim dim = {size, size, 1, 1, 1, 0, 0, 1, size, 0, 1};
         g->dim[i] = dim;
     }
+}
+
+static gc_conv_method method_of(const gc_gather *g)
+{
+    return gc_half_fits(g) ? GC_CONV_HALF : GC_CONV_DIRECT;
 }
 
 /* Few rows read B as it is; a transposed A needs a copy in any case. */
@@ -78,18 +84,38 @@ static product gradient_of(const product *p)
     return t;
 }
 
+/* Few rows in bfloat16: B is read once, forward and backward, as it lies. */
+static bool few_in_half(const gc_op_call *c, const product *p)
+{
+    return c->half != NULL && gc_is_constant(c->in[1]) && p->m > 0 && p->m <= FEW_ROWS && p->k > 0 && p->n > 0 &&
+           p->a_col == 1 && p->a_row == p->k && (p->b_row == 1 || p->b_col == 1);
+}
+
+static gc_status few_rows(const gc_op_call *c, const product *p, const float *a, bool add, float *y)
+{
+    gc_half_rows r = {p->m, p->n, p->k, p->b_row, p->b_col};
+    return gc_half_few_rows(c->ctx, c->half, &r, a, c->packed, add, y);
+}
+
 static void declare_pack(gc_op_call *c, const product *p, gc_status (*pack)(gc_op_call *, bool, void *))
 {
     const product back = gradient_of(p);
+    if (few_in_half(c, p)) {
+        c->pack = pack;
+        c->pack_serves = GC_PACK_FORWARD | GC_PACK_BACKWARD;
+        c->pack_bytes = (size_t)(p->n * p->k) * sizeof(gc_bf16);
+        c->pack_variant = GC_CONV_HALF;
+    }
     for (int i = 0; i < 2; i++) {
         gc_gather g;
         as_gather(c, i == 0 ? p : &back, &g);
-        int64_t floats = packable(c, p) ? gc_conv_packed(&g, GC_CONV_DIRECT) : -1;
-        int64_t scratch = gc_conv_scratch(&g, GC_CONV_DIRECT, 1);
+        int64_t floats = packable(c, p) ? gc_conv_packed(&g, method_of(&g)) : -1;
+        int64_t scratch = gc_conv_scratch(&g, method_of(&g), 1);
         if (floats > 0 && (uint64_t)floats <= SIZE_MAX / sizeof(float)) {
             c->pack = pack;
             c->pack_serves |= i == 0 ? GC_PACK_FORWARD : GC_PACK_BACKWARD;
             *(i == 0 ? &c->pack_bytes : &c->back_pack_bytes) = (size_t)floats * sizeof(float);
+            *(i == 0 ? &c->pack_variant : &c->back_pack_variant) = (uint64_t)method_of(&g);
             c->work_bytes = max_size(c->work_bytes, (size_t)scratch * sizeof(float));
         }
     }
@@ -101,13 +127,22 @@ static gc_status pack_product(gc_op_call *c, const product *forward, bool backwa
     gc_gather g;
     gc_conv_weights w = {c->in[1]->data, 0, p->b_col, p->b_row, {1, 1, 1}};
     as_gather(c, p, &g);
-    return gc_conv_pack(c->ctx, &g, GC_CONV_DIRECT, &w, block);
+    if (few_in_half(c, p)) {
+        return gc_half_narrow(c->ctx, c->half, p->n * p->k, c->in[1]->data, block);
+    }
+    return gc_conv_pack(c->ctx, &g, method_of(&g), &w, block);
 }
 
 /* A bias is read in whole vectors. */
 static bool takes_bias(const gc_op_call *c, const product *p)
 {
     return p->n % gc_kern_of(c->ctx)->vl == 0;
+}
+
+/* The tiles of packed_product work with the block that pack makes. */
+static bool has_tiles(const gc_op_call *c, const product *p)
+{
+    return c->pack != NULL && !few_in_half(c, p);
 }
 
 static gc_status packed_product(gc_op_call *c, const product *p, const float *a, const float *bias, float *y)
@@ -127,11 +162,14 @@ static gc_status packed_product(gc_op_call *c, const product *p, const float *a,
         epi.flags = GC_EPI_MAP;
         epi.map = c->fusion.map - 1;
     }
-    return gc_conv_run(c->ctx, &g, GC_CONV_DIRECT, a, c->packed, &epi, y, c->work, 1);
+    return gc_conv_run(c->ctx, &g, method_of(&g), a, c->packed, &epi, y, c->work, 1);
 }
 
 static gc_status forward_product(gc_op_call *c, const product *p, const float *a, const float *b, float *y)
 {
+    if (c->packed != NULL && few_in_half(c, p)) {
+        return few_rows(c, p, a, false, y);
+    }
     return gc_gemm(c->ctx, p->m, p->n, p->k, a, p->a_row, p->a_col, b, p->b_row, p->b_col, 0, y, p->n, c->work);
 }
 
@@ -144,12 +182,16 @@ static gc_status packed_gradient(gc_op_call *c, const product *forward, const fl
     as_gather(c, &p, &g);
     memset(&epi, 0, sizeof epi);
     epi.residual = (c->adds & 1u) != 0 ? da : NULL;
-    return gc_conv_run(c->ctx, &g, GC_CONV_DIRECT, dy, c->back_packed, &epi, da, c->work, 1);
+    return gc_conv_run(c->ctx, &g, method_of(&g), dy, c->back_packed, &epi, da, c->work, 1);
 }
 
 /* dA += dY B^T.  A transposed in memory (a_col != 1) gets dA^T = B dY^T. */
 static gc_status grad_a(gc_op_call *c, const product *p, bool transposed, const float *b, const float *dy, float *da)
 {
+    if (c->packed != NULL && few_in_half(c, p)) {
+        const product back = gradient_of(p);
+        return few_rows(c, &back, dy, true, da);
+    }
     if (!transposed) {
         return gc_gemm(c->ctx, p->m, p->k, p->n, dy, p->n, 1, b, p->b_col, p->b_row, 1, da, p->k, c->work);
     }
@@ -259,7 +301,7 @@ static gc_status gemm_infer(gc_op_call *c)
     declare_keep(c);
     declare_work(c, &g.p);
     declare_pack(c, &g.p, gemm_pack);
-    c->fuses = c->pack != NULL && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
+    c->fuses = has_tiles(c, &g.p) && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
     int64_t shape[2] = {g.p.m, g.p.n};
     return gc_op_set_output(c, 0, GRADCAM_F32, 2, shape);
 }
@@ -269,11 +311,11 @@ static gc_status gemm_forward(gc_op_call *c)
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     float *y = c->out[0]->data;
-    if (c->packed != NULL && adds_bias(c, &g)) {
+    if (c->packed != NULL && has_tiles(c, &g.p) && adds_bias(c, &g)) {
         return packed_product(c, &g.p, c->in[0]->data, addend(c), y);
     }
-    GC_TRY(c->packed != NULL ? packed_product(c, &g.p, c->in[0]->data, NULL, y)
-                             : forward_product(c, &g.p, c->in[0]->data, c->in[1]->data, y));
+    GC_TRY(c->packed != NULL && has_tiles(c, &g.p) ? packed_product(c, &g.p, c->in[0]->data, NULL, y)
+                                                   : forward_product(c, &g.p, c->in[0]->data, c->in[1]->data, y));
     scale(c->out[0], g.alpha);
     const float *add = addend(c);
     for (int64_t i = 0; add && i < g.p.m; i++) {
@@ -416,25 +458,31 @@ static gc_status matmul_infer(gc_op_call *c)
     declare_work(c, &q.p);
     if (q.batches == 1) {
         declare_pack(c, &q.p, matmul_pack);
-        c->fuses = c->pack != NULL ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
-        c->fuses |= c->pack != NULL && takes_bias(c, &q.p) ? GC_FUSE_BIAS : 0;
+        c->fuses = has_tiles(c, &q.p) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
+        c->fuses |= has_tiles(c, &q.p) && takes_bias(c, &q.p) ? GC_FUSE_BIAS : 0;
     }
     return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);
+}
+
+/* B may be there in packed form only. */
+static const float *matrix_at(const gc_tensor *t, int64_t at)
+{
+    return t->data != NULL ? (const float *)t->data + at : NULL;
 }
 
 static gc_status matmul_forward(gc_op_call *c)
 {
     matmul q;
     GC_TRY(matmul_setup(c, &q));
-    const float *a = c->in[0]->data, *b = c->in[1]->data;
+    const float *a = c->in[0]->data;
     float *y = c->out[0]->data;
-    if (c->packed != NULL) {
+    if (c->packed != NULL && has_tiles(c, &q.p)) {
         return packed_product(c, &q.p, a, NULL, y);
     }
     for (int64_t i = 0; i < q.batches; i++) {
         int64_t at_a, at_b;
         batch_offsets(&q, i, &at_a, &at_b);
-        GC_TRY(forward_product(c, &q.p, a + at_a, b + at_b, y + i * q.p.m * q.p.n));
+        GC_TRY(forward_product(c, &q.p, a + at_a, matrix_at(c->in[1], at_b), y + i * q.p.m * q.p.n));
     }
     return GRADCAM_OK;
 }
@@ -457,8 +505,7 @@ static gc_status matmul_backward(gc_op_call *c)
         int64_t at_a, at_b;
         batch_offsets(&q, i, &at_a, &at_b);
         if (c->grad_in[0]) {
-            GC_TRY(
-                grad_a(c, &q.p, false, (const float *)c->in[1]->data + at_b, dy, (float *)c->grad_in[0]->data + at_a));
+            GC_TRY(grad_a(c, &q.p, false, matrix_at(c->in[1], at_b), dy, (float *)c->grad_in[0]->data + at_a));
         }
         if (c->grad_in[1]) {
             GC_TRY(

@@ -87,13 +87,14 @@ struct gc_op_call {
        row-major (GC_VIEW_FLAT), or out[0] with these strides. */
     int32_t view;
     int64_t view_strides[GRADCAM_MAX_DIMS];
-    int32_t wide;           /* set by infer: forward takes in[0] and out[0] with gaps between pixels */
-    int32_t channels_last;  /* set by infer: this call is as if its operator had GC_OP_CL */
-    uint32_t keep_in;       /* set by infer: inputs that backward reads besides those of the row */
-    int32_t differentiated; /* set before forward: a backward pass may follow */
-    int32_t exact;          /* no algorithm that rounds differently than a plain sum */
-    uint32_t adds;          /* set before backward for GC_OP_FINISHES: bit i: grad_in[i] holds a part, add to it */
-    gc_rule rule;           /* likewise: how the gradient of an activation passes */
+    int32_t wide;               /* set by infer: forward takes in[0] and out[0] with gaps between pixels */
+    int32_t channels_last;      /* set by infer: this call is as if its operator had GC_OP_CL */
+    uint32_t keep_in;           /* set by infer: inputs that backward reads besides those of the row */
+    int32_t differentiated;     /* set before forward: a backward pass may follow */
+    int32_t exact;              /* no algorithm that rounds differently than a plain sum */
+    const struct gc_half *half; /* kern/half.h: products in bfloat16, or NULL */
+    uint32_t adds;              /* set before backward for GC_OP_FINISHES: bit i: grad_in[i] holds a part, add to it */
+    gc_rule rule;               /* likewise: how the gradient of an activation passes */
 };
 
 typedef gc_status (*gc_op_fn)(gc_op_call *call);

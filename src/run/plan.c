@@ -192,6 +192,7 @@ static gc_status begin_step(gc_plan *p, const gc_node *n, gc_step *s, gc_error *
     name_call(p, &s->call, n, err);
     s->op = n->op;
     s->call.exact = p->exact;
+    s->call.half = p->half;
     for (int32_t i = 0; i < n->n_in; i++) {
         s->in[i] = gc_plan_slot(p, n->in[i]);
         s->call.in[i] = s->in[i] < 0 ? NULL : &p->slots[s->in[i]].value;
@@ -483,6 +484,7 @@ static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, 
     p->watch = wish->watch;
     p->frozen = frozen;
     p->exact = wish->exact;
+    p->half = wish->half;
     gc_status status = build(p, wish, err);
     p->watch = NULL;
     if (status != GRADCAM_OK) {

@@ -76,8 +76,9 @@ typedef struct gc_plan {
     size_t arena_bytes;
     uint64_t folded_bytes; /* of constants that were computed */
     int32_t n_slots, n_steps;
-    int32_t frozen; /* small and integer inputs are constants of this plan */
-    int32_t exact;  /* operators round as plain sums do */
+    int32_t frozen;             /* small and integer inputs are constants of this plan */
+    int32_t exact;              /* operators round as plain sums do */
+    const struct gc_half *half; /* products in bfloat16, or NULL */
     int32_t n_faults;
     gc_error faults[GC_MAX_FAULTS];
 } gc_plan;
@@ -90,6 +91,7 @@ typedef struct gc_wish {
     const uint32_t *watch;    /* GRADCAM_WATCH_* bits */
     gc_tensor *const *inputs; /* bound tensors, by position of the input */
     int32_t exact;
+    const struct gc_half *half;
 } gc_wish;
 
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kern/half.h"
 #include "run/prune.h"
 #include "run/weights.h"
 
@@ -164,7 +165,7 @@ gc_status gc_run_prepare(gc_run *run, gc_error *err)
     gc_plan_free(run->plan);
     run->plan = NULL;
     run->forwarded = 0;
-    gc_wish wish = {run->watch, run->inputs, run->exact};
+    gc_wish wish = {run->watch, run->inputs, run->exact, run->half};
     GC_TRY(gc_plan_build(run->net, &wish, &run->plan, err));
     run->stale = 0;
     return GRADCAM_OK;
@@ -181,6 +182,35 @@ gc_status gc_run_set_exact(gc_run *run, int32_t exact, gc_error *err)
         forget_plan(run);
     }
     return GRADCAM_OK;
+}
+
+gc_status gc_run_set_precision(gc_run *run, gc_dtype precision, gc_error *err)
+{
+    if (run == NULL || (precision != GRADCAM_F32 && precision != GRADCAM_BF16)) {
+        return gc_fail(err, GRADCAM_E_INVALID,
+                       "gc_run_set_precision: run is NULL, or precision is neither GRADCAM_F32 nor GRADCAM_BF16");
+    }
+    const gc_half *half = precision == GRADCAM_BF16 ? gc_half_of(gc_kern_of(run->ctx)) : NULL;
+    if (precision == GRADCAM_BF16 && half == NULL) {
+        return gc_fail(
+            err, GRADCAM_E_UNSUPPORTED,
+            "no bfloat16 with the kernels \"%s\" here: it takes AMX or AVX512-BF16, or the kernels \"plain\"",
+            gc_kern_of(run->ctx)->name);
+    }
+    if (run->half != half) {
+        run->half = half;
+        forget_plan(run);
+    }
+    return GRADCAM_OK;
+}
+
+gc_dtype gc_run_precision(const gc_run *run, const char **kernels)
+{
+    const gc_half *half = run == NULL ? NULL : run->half;
+    if (kernels != NULL) {
+        *kernels = half != NULL ? half->name : run != NULL ? gc_kern_of(run->ctx)->name : NULL;
+    }
+    return half != NULL ? GRADCAM_BF16 : GRADCAM_F32;
 }
 
 gc_status gc_run_forward(gc_run *run, gc_error *err)

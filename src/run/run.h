@@ -29,8 +29,9 @@ struct gc_run {
     int32_t n_rule_nodes;
     gc_rule rule;
     int32_t forwarded;
-    int32_t stale; /* the plan no longer fits; replaced by the next prepare */
-    int32_t exact; /* asked for with gc_run_set_exact */
+    int32_t stale;              /* the plan no longer fits; replaced by the next prepare */
+    int32_t exact;              /* asked for with gc_run_set_exact */
+    const struct gc_half *half; /* asked for with gc_run_set_precision, or NULL */
     gc_progress_fn progress;
     void *progress_user;
     gc_scratch scratch[GRADCAM_SCRATCH_COUNT]; /* see gc_run_scratch */

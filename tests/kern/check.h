@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "base/ctx.h"
-#include "kern/kern.h"
+#include "kern/half.h"
 
 /* ---- random numbers: the same on every machine ---- */
 
@@ -51,6 +51,10 @@ bool check_near(float got, double want, double n, double size);
 /* The same after one of GC_MAP_*: what happened before grows by its slope at most. */
 bool check_near_mapped(int kind, float got, double want, double n, double size);
 double check_function(int kind, double x);
+/* The same rounded to bfloat16; kind -1: no function. */
+bool check_near_half(int kind, float got, double want, double n, double size);
+gc_bf16 check_narrow(float x);
+float check_widen(gc_bf16 x);
 /* The closing line and the exit code. */
 int check_end(void);
 
@@ -71,6 +75,8 @@ void check_vectors(const gc_kern *k);
 void check_max(const gc_kern *k);
 void check_gemm(const gc_ctx *ctx);
 void check_conv(const gc_ctx *one, const gc_ctx *many);
+void check_half(const gc_ctx *one, const gc_ctx *many, const gc_half *half);
+void check_half_conv(const gc_ctx *one, const gc_ctx *many, const gc_half *half);
 void check_copy(void);
 void check_resample(const gc_ctx *ctx);
 /* Times everything of a row. */

@@ -14,6 +14,8 @@ typedef struct conv {
     gc_conv_weights w;
     gc_epilogue epi;
     const float *in;
+    const void *in_data; /* what is run: `in`, or the same in bfloat16 */
+    gc_epilogue run_epi; /* likewise */
     int64_t in_pixels, out_pixels, out_floats;
 } conv;
 
@@ -78,6 +80,10 @@ static void choose_sizes(conv *c, bool depthwise)
     g->images = check_between(1, 3);
     g->groups = depthwise ? check_between(vl, 3 * vl + 1) : check_between(1, check_chance(2) ? 1 : 4);
     g->in_c = depthwise ? 1 : check_between(1, check_chance(3) ? 40 : 9);
+    if (g->half != NULL) { /* around the depth of a step; in groups products come in pairs */
+        g->in_c = check_chance(4) ? check_between(30, 70) : g->in_c;
+        g->in_c += g->groups > 1 ? g->in_c % 2 : 0;
+    }
     g->out_c = depthwise ? 1 : check_between(1, check_chance(3) ? 2 * g->kern->nr + 3 : g->kern->nr);
 }
 
@@ -142,7 +148,40 @@ static void make_operands(conv *c)
     }
 }
 
+/* The same numbers in bfloat16, up to the very end of the buffer. */
+static const void *in_half(const float *from, int64_t n)
+{
+    gc_bf16 *to = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = check_narrow(from[i]);
+    }
+    return to;
+}
+
+static void make_half(conv *c)
+{
+    gc_gather *g = &c->g;
+    g->in_half = check_chance(2);
+    g->out_half = check_chance(2);
+    g->residual_half = check_chance(2);
+    if (g->in_half) {
+        c->in_data = in_half(c->in, (c->in_pixels - 1) * g->in_pixel + g->groups * g->in_c);
+    }
+    if (c->epi.residual != NULL && g->residual_half) {
+        float *p = (float *)(uintptr_t)c->epi.residual;
+        c->run_epi.residual = in_half(p, c->out_floats);
+        for (int64_t i = 0; i < c->out_floats; i++) {
+            p[i] = check_widen(check_narrow(p[i]));
+        }
+    }
+}
+
 /* ---- what must come out ---- */
+
+static double factor_of(const conv *c, float x)
+{
+    return (double)(c->g.half != NULL ? check_widen(check_narrow(x)) : x);
+}
 
 /* The place of an output coordinate, or -1 where the gather writes nothing. */
 static int64_t place_of(const gc_conv_dim *d, int64_t out)
@@ -166,9 +205,8 @@ static double term(const conv *c, const int64_t *at, int64_t image, int64_t colu
         pixel = pixel * d->in + x;
         number = number * c->w.kernel[i] + d->tap_first + taps[i] * d->tap_step;
     }
-    return (double)c->in[pixel * g->in_pixel + group * g->in_c + channel] *
-           (double)c->w
-               .data[group * c->w.group + column % g->out_c * c->w.column_step + channel * c->w.channel_step + number];
+    int64_t weight = group * c->w.group + column % g->out_c * c->w.column_step + channel * c->w.channel_step + number;
+    return factor_of(c, c->in[pixel * g->in_pixel + group * g->in_c + channel]) * factor_of(c, c->w.data[weight]);
 }
 
 static double plain_sum(const conv *c, const int64_t *at, int64_t image, int64_t column, double *size)
@@ -275,16 +313,34 @@ static double wino_size(const conv *c, magnitudes *t, const int64_t *at, int64_t
    with at most 4 each, the constants of that of the weights, bias, residual. */
 enum { WINO_ROUNDINGS = 28, PACK_ROUNDINGS = 8 };
 
-static bool good(const conv *c, magnitudes *w, const float *out, int64_t pixel, int64_t column)
+/* Element `index` of the output, and whether nobody has written it. */
+static float element(const conv *c, const void *out, int64_t index, bool *marked)
 {
+    gc_bf16 mark[2], x;
+    float f;
+    if (!c->g.out_half) {
+        memcpy(&f, (const float *)out + index, sizeof f);
+        *marked = check_is_marked(f);
+        return f;
+    }
+    memcpy(mark, &check_mark, sizeof mark);
+    memcpy(&x, (const gc_bf16 *)out + index, sizeof x);
+    *marked = x == mark[index % 2];
+    return check_widen(x);
+}
+
+static bool good(const conv *c, magnitudes *w, const void *out, int64_t pixel, int64_t column)
+{
+    bool marked;
     const gc_gather *g = &c->g;
     int64_t at[3], rest = pixel, index = pixel * g->out_pixel + column;
     for (int i = 2; i >= 0; i--) {
         at[i] = place_of(&g->dim[i], rest % g->dim[i].out);
         rest /= g->dim[i].out;
     }
+    float got = element(c, out, index, &marked);
     if (column >= g->groups * g->out_c || at[0] < 0 || at[1] < 0 || at[2] < 0) {
-        return check_is_marked(out[index]);
+        return marked;
     }
     double size, terms = (double)(g->dim[0].taps * g->dim[1].taps * g->dim[2].taps * g->in_c + 2);
     double want = plain_sum(c, at, rest, column, &size);
@@ -293,8 +349,11 @@ static bool good(const conv *c, magnitudes *w, const float *out, int64_t pixel, 
         terms = (double)(g->in_c + WINO_ROUNDINGS);
     }
     want = check_finish(&c->epi, want, column, index, &size);
-    return (c->epi.flags & GC_EPI_MAP) != 0 ? check_near_mapped(c->epi.map, out[index], want, terms, size)
-                                            : check_near(out[index], want, terms, size);
+    int kind = (c->epi.flags & GC_EPI_MAP) != 0 ? c->epi.map : -1;
+    if (g->out_half) {
+        return check_near_half(kind, got, want, terms, size);
+    }
+    return kind >= 0 ? check_near_mapped(kind, got, want, terms, size) : check_near(got, want, terms, size);
 }
 
 /* G g G^T as it was packed: [plane][panel][channel][column of the panel]. */
@@ -322,7 +381,7 @@ static void packed_planes(const conv *c, const check_wino *w, const float *packe
     check_that(wrong == 0, "wrong transforms of the weights");
 }
 
-static const char *const names[] = {"direct", "wino4", "wino2", "depthwise"};
+static const char *const names[] = {"direct", "wino4", "wino2", "depthwise", "half"};
 
 static void describe(const conv *c, gc_conv_method method, int32_t workers)
 {
@@ -349,10 +408,11 @@ static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, const ch
     if (w != NULL && workers == 1) {
         packed_planes(c, w, packed);
     }
-    return s ? s : gc_conv_run(ctx, &c->g, method, c->in, packed, &c->epi, out, work, workers);
+    return s ? s : gc_conv_run(ctx, &c->g, method, c->in_data, packed, &c->run_epi, out, work, workers);
 }
 
-static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method, int64_t sliced)
+static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method, const gc_half *half,
+                int64_t sliced)
 {
     conv c;
     static magnitudes w;
@@ -360,6 +420,7 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
     int64_t wrong = 0;
     memset(&c, 0, sizeof c);
     c.g.kern = gc_kern_of(one_worker);
+    c.g.half = half;
     if (wino) {
         choose_winograd(&c);
         check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w.w);
@@ -370,6 +431,11 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
     }
     describe(&c, method, 3);
     make_operands(&c);
+    c.in_data = c.in;
+    c.run_epi = c.epi;
+    if (half != NULL) {
+        make_half(&c);
+    }
     if (wino) {
         weigh(&c, &w);
     }
@@ -387,16 +453,23 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
 void check_conv(const gc_ctx *one_worker, const gc_ctx *many)
 {
     for (int i = 0; i < check_rounds(600); i++) {
-        one(one_worker, many, GC_CONV_DIRECT, -1);
+        one(one_worker, many, GC_CONV_DIRECT, NULL, -1);
     }
     for (int i = 0; i < check_rounds(4); i++) {
-        one(one_worker, many, GC_CONV_DIRECT, i);
+        one(one_worker, many, GC_CONV_DIRECT, NULL, i);
     }
     for (int i = 0; i < check_rounds(300); i++) {
-        one(one_worker, many, GC_CONV_DEPTHWISE, -1);
+        one(one_worker, many, GC_CONV_DEPTHWISE, NULL, -1);
     }
     for (int i = 0; i < check_rounds(5) && gc_kern_of(one_worker)->vl > 1; i++) {
-        one(one_worker, many, GC_CONV_WINO4, -1);
-        one(one_worker, many, GC_CONV_WINO2, -1);
+        one(one_worker, many, GC_CONV_WINO4, NULL, -1);
+        one(one_worker, many, GC_CONV_WINO2, NULL, -1);
+    }
+}
+
+void check_half_conv(const gc_ctx *one_worker, const gc_ctx *many, const gc_half *half)
+{
+    for (int i = 0; i < check_rounds(600); i++) {
+        one(one_worker, many, GC_CONV_HALF, half, -1);
     }
 }

@@ -45,12 +45,31 @@ static void check_set(const char *name, uint32_t seed)
     gc_ctx_unref(many);
 }
 
+/* The plain set has the plain row, AVX-512 those of the machine. */
+static void check_halves(uint32_t seed)
+{
+    int32_t supported = 0;
+    for (int32_t i = 0; gc_half_at(i, &supported) != NULL; i++) {
+        const gc_half *half = gc_half_at(i, &supported);
+        const char *kernels = half == &gc_half_plain ? "plain" : "avx512";
+        if (supported) {
+            gc_ctx *one = context(kernels, 1), *many = context(kernels, 64);
+            check_row(half->name);
+            check_seed(seed);
+            check_half(one, many, half);
+            gc_ctx_unref(one);
+            gc_ctx_unref(many);
+        }
+    }
+}
+
 static void check_all(uint32_t seed)
 {
     gc_ctx *many = context(NULL, 3);
     for (int32_t i = 0; gc_kernels(i) != NULL; i++) {
         check_set(gc_kernels(i), seed);
     }
+    check_halves(seed);
     check_row("any set");
     check_seed(seed);
     check_copy();

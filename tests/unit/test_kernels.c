@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a host may say about kernels: which set a context runs with, and whether
-   a run's convolutions are plain sums of products (`exact`). */
+   a run's convolutions are plain sums of products (`exact`), and whether their
+   factors are bfloat16. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -118,9 +119,8 @@ static gc_status open_run(fixture *f, gc_run **run, gc_error *err)
 }
 
 /* The worst |got - sum| over n u sum of magnitudes, for y or for dx. */
-static double worst(const fixture *f, const float *from, const float *got, int backward)
+static double worst(const float *w, const float *from, const float *got, int backward)
 {
-    const float *w = data_of(f->w);
     double most = 0.0;
     for (int k = 0; k < VALUES; k++) {
         int c = k / (SIDE * SIDE), y = k / SIDE % SIDE, x = k % SIDE;
@@ -158,13 +158,70 @@ static void test_exact(tally *t, const char *kernels)
     s = s ? s : pass(&f, run, 0, &again, &err);
     expect(t, s == GRADCAM_OK, err.message);
     if (s == GRADCAM_OK) {
-        expect(t, worst(&f, data_of(f.x), exact.y, 0) <= 1.0, "exact: the error of a plain sum");
-        expect(t, worst(&f, data_of(f.seed), exact.dx, 1) <= 1.0, "exact: the error of a plain sum, gradient");
-        expect(t, worst(&f, data_of(f.x), first.y, 0) <= 100.0, "not exact: near");
+        expect(t, worst(data_of(f.w), data_of(f.x), exact.y, 0) <= 1.0, "exact: the error of a plain sum");
+        expect(t, worst(data_of(f.w), data_of(f.seed), exact.dx, 1) <= 1.0,
+               "exact: the error of a plain sum, gradient");
+        expect(t, worst(data_of(f.w), data_of(f.x), first.y, 0) <= 100.0, "not exact: near");
         int same = memcmp(&first, &exact, sizeof first) == 0, plain = strcmp(kernels, "plain") == 0;
         expect(t, same == plain, "exact: another algorithm, but where there is only one");
         expect(t, memcmp(&first, &again, sizeof first) == 0, "not exact again: the bits from before");
         expect(t, memcmp(&first, &beside, sizeof first) == 0, "another run is not concerned");
+    }
+    gc_run_destroy(other);
+    gc_run_destroy(run);
+    close_fixture(&f);
+}
+
+/* The upper half of the bits, to the nearest, ties to even. */
+static void round_all(const float *from, int n, float *to)
+{
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + i, sizeof bits);
+        bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+        memcpy(to + i, &bits, sizeof bits);
+    }
+}
+
+static float rounded_x[VALUES], rounded_w[WEIGHTS];
+
+static void judge_bf16(tally *t, const fixture *f, gc_run *run)
+{
+    const char *kernels = NULL;
+    round_all(data_of(f->x), VALUES, rounded_x);
+    round_all(data_of(f->w), WEIGHTS, rounded_w);
+    expect(t, gc_run_precision(run, &kernels) == GRADCAM_BF16 && kernels != NULL, "bf16: the run says so");
+    expect(t, worst(rounded_w, rounded_x, again.y, 0) <= 1.0, "bf16: a float32 sum of products of rounded factors");
+    expect(t, worst(data_of(f->w), data_of(f->x), again.y, 0) > 1.0, "bf16: the factors are rounded");
+    round_all(data_of(f->seed), VALUES, rounded_x);
+    expect(t, worst(rounded_w, rounded_x, again.dx, 1) <= 1.0, "bf16: so is the gradient");
+    expect(t, memcmp(&exact, &beside, sizeof exact) == 0, "bf16: a float32 run has weights of its own");
+}
+
+/* exact, so that bits can be compared: Winograd may be chosen in float32 only. */
+static void test_precision(tally *t, const char *kernels)
+{
+    fixture f;
+    gc_run *run = NULL, *other = NULL;
+    gc_error err;
+    memset(&err, 0, sizeof err);
+    gc_status s = open_fixture(&f, kernels, &err);
+    s = s ? s : open_run(&f, &run, &err);
+    s = s ? s : open_run(&f, &other, &err);
+    s = s ? s : pass(&f, run, 1, &exact, &err);
+    expect(t, s == GRADCAM_OK && gc_run_precision(run, NULL) == GRADCAM_F32, "float32 unless asked");
+    s = s ? s : gc_run_set_precision(run, GRADCAM_BF16, &err);
+    if (s == GRADCAM_E_UNSUPPORTED) {
+        expect(t, strcmp(kernels, "plain") != 0 && strstr(err.message, kernels) != NULL, "bf16: refused by name");
+        expect(t, gc_run_precision(run, NULL) == GRADCAM_F32, "bf16: refused, so float32");
+    } else {
+        s = s ? s : pass(&f, run, 1, &again, &err);
+        s = s ? s : pass(&f, other, 1, &beside, &err);
+        expect(t, s == GRADCAM_OK, err.message);
+        judge_bf16(t, &f, run);
+        s = gc_run_set_precision(run, GRADCAM_F32, &err);
+        s = s ? s : pass(&f, run, 1, &again, &err);
+        expect(t, s == GRADCAM_OK && memcmp(&exact, &again, sizeof exact) == 0, "float32 again: the bits from before");
     }
     gc_run_destroy(other);
     gc_run_destroy(run);
@@ -183,6 +240,8 @@ static void test_mistakes(tally *t)
     expect(t, strstr(err.message, "\"sse9\"") && strstr(err.message, "plain"), "the message: what was said, what is");
     expect(t, gc_kernels(-1) == NULL && gc_kernels(1000) == NULL, "indices out of range");
     expect(t, gc_run_set_exact(NULL, 1, &err) == GRADCAM_E_INVALID, "no run");
+    expect(t, gc_run_set_precision(NULL, GRADCAM_F32, &err) == GRADCAM_E_INVALID, "no run to make precise");
+    expect(t, gc_run_precision(NULL, NULL) == GRADCAM_F32, "no run, no precision");
 }
 
 int main(void)
@@ -191,6 +250,7 @@ int main(void)
     int sets = 0;
     for (; sets < SETS && gc_kernels(sets) != NULL; sets++) {
         test_exact(&t, gc_kernels(sets));
+        test_precision(&t, gc_kernels(sets));
     }
     expect(&t, sets > 0 && strcmp(gc_kernels(sets - 1), "plain") == 0, "the last set is the plain one");
     test_mistakes(&t);

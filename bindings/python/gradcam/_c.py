@@ -241,6 +241,8 @@ PROTOTYPES = {
     "gc_run_watch": (gc_status, [run_p, text, u32, _err]),
     "gc_run_prepare": (gc_status, [run_p, _err]),
     "gc_run_set_exact": (gc_status, [run_p, i32, _err]),
+    "gc_run_set_precision": (gc_status, [run_p, gc_dtype, _err]),
+    "gc_run_precision": (gc_dtype, [run_p, _p(text)]),
     "gc_run_forward": (gc_status, [run_p, _err]),
     "gc_run_backward": (gc_status, [run_p, text, tensor_p, _err]),
     "gc_run_value": (gc_status, [run_p, text, _p(tensor_p), _err]),

@@ -13,6 +13,8 @@ from ._handle import Handle
 from ._net import Spec
 from ._tensor import DTYPES, lend, view
 
+PRECISIONS = {"f32": _c.GRADCAM_F32, "bf16": _c.GRADCAM_BF16}
+
 # The library knows a hook by its number; runs own the hooks.
 _HOOKS = weakref.WeakValueDictionary()
 _numbers = itertools.count(1)
@@ -167,6 +169,17 @@ class Run(Handle, Explanations):
     def set_exact(self, exact=True):
         """Convolutions as plain sums of products, without Winograd's algorithm: slower, less rounding."""
         _c.call("run_set_exact", self.handle, int(bool(exact)))
+
+    def set_precision(self, precision):
+        """"bf16": products in bfloat16 with float32 sums, where the machine can; "f32": the default."""
+        _c.call("run_set_precision", self.handle, _c.number(PRECISIONS, precision, "precision"))
+
+    @property
+    def precision(self):
+        """What the run computes in and by which kernels, such as ("bf16", "amx_bf16") or ("f32", "avx512")."""
+        kernels = C.c_char_p()
+        precision = _c.lib.gc_run_precision(self.handle, C.byref(kernels))
+        return next(name for name, value in PRECISIONS.items() if value == precision), kernels.value.decode()
 
     @property
     def rule_nodes(self):
