@@ -48,6 +48,7 @@ struct gc_net {
     uint64_t max_bytes; /* gc_load_options */
     uint64_t max_run_bytes;
     void *packs;              /* atomic; see graph/packs.h */
+    void *slabs;              /* atomic; likewise */
     struct gc_source *source; /* of weights that are read on demand, or NULL */
     int32_t opset;
     int32_t refs; /* atomic */

@@ -9,7 +9,7 @@
 #include "base/status.h"
 #include "onnx/wire.h"
 
-enum { WINDOW = 65536, HEAD_MOST = 20, LENGTH_BYTES = 10, N_LEVELS = 3 };
+enum { WINDOW = 4096, HEAD_MOST = 20, LENGTH_BYTES = 10, N_LEVELS = 3 };
 
 /* ModelProto.graph, GraphProto.initializer, TensorProto.raw_data. */
 static const uint32_t path[N_LEVELS] = {7, 5, 9};

@@ -13,93 +13,126 @@ static bool shareable(const gc_plan *p, const gc_step *s)
     return s->node >= 0 && !p->frozen;
 }
 
-static gc_status fill(gc_step *s, bool backward, size_t bytes, void **out, gc_error *err)
+/* Where things are while the steps of a plan are packed. */
+typedef struct packer {
+    gc_plan *p;
+    gc_net *net;
+    gc_slab *slab; /* for what the network gets */
+    void *loan;    /* absent weights, one at a time */
+    size_t loan_bytes;
+} packer;
+
+static gc_status out_of_memory(size_t bytes, gc_error *err)
 {
-    unsigned char *block = gc_mem_alloc_raw(s->call.ctx, bytes + 64, 1);
-    if (block == NULL) {
-        return gc_fail(err, GRADCAM_E_NOMEM, "out of memory: %zu bytes for packed weights", bytes);
+    return gc_fail(err, GRADCAM_E_NOMEM, "out of memory: %zu bytes for weights", bytes);
+}
+
+static gc_status lend(packer *k, int32_t slot, gc_error *err)
+{
+    gc_tensor *w = &k->p->slots[slot].value;
+    size_t bytes = ((size_t)gc_numel(w) + 1) * sizeof(float);
+    if (bytes > k->loan_bytes) {
+        gc_mem_free(k->p->ctx, k->loan);
+        k->loan = gc_mem_alloc_raw(k->p->ctx, bytes, 1);
+        k->loan_bytes = k->loan == NULL ? 0 : bytes;
     }
-    memset(block + bytes, 0, 64); /* vector loads may pass the end */
+    if (k->loan == NULL) {
+        return out_of_memory(bytes, err);
+    }
+    GC_TRY(gc_plan_fetch(k->p, slot, k->loan, err));
+    w->data = k->loan;
+    return GRADCAM_OK;
+}
+
+/* The operator packs, with its weights there. */
+static gc_status fill(packer *k, gc_step *s, bool backward, void *block, gc_error *err)
+{
+    gc_tensor *w = &k->p->slots[s->in[1]].value;
+    bool absent = w->data == NULL;
+    if (absent) {
+        GC_TRY(lend(k, s->in[1], err));
+    }
     s->call.err = err;
     gc_status status = s->call.pack(&s->call, backward, block);
-    if (status != GRADCAM_OK) {
-        gc_mem_free(s->call.ctx, block);
-        return status;
-    }
-    *out = block;
-    return GRADCAM_OK;
-}
-
-/* Memory in which absent weights are until they are packed. */
-typedef struct loan {
-    void *block;
-    size_t bytes;
-} loan;
-
-static gc_status lend(gc_plan *p, int32_t slot, loan *l, gc_error *err)
-{
-    gc_tensor *w = &p->slots[slot].value;
-    size_t bytes = ((size_t)gc_numel(w) + 1) * sizeof(float);
-    if (bytes > l->bytes) {
-        gc_mem_free(p->ctx, l->block);
-        l->block = gc_mem_alloc_raw(p->ctx, bytes, 1);
-        l->bytes = l->block == NULL ? 0 : bytes;
-    }
-    if (l->block == NULL) {
-        return gc_fail(err, GRADCAM_E_NOMEM, "out of memory: %zu bytes for weights", bytes);
-    }
-    GC_TRY(gc_plan_fetch(p, slot, l->block, err));
-    w->data = l->block;
-    return GRADCAM_OK;
-}
-
-/* fill, with the weights there. */
-static gc_status fill_lent(gc_plan *p, gc_step *s, bool backward, size_t bytes, loan *l, void **out, gc_error *err)
-{
-    gc_tensor *w = &p->slots[s->in[1]].value;
-    bool lent = w->data == NULL;
-    if (lent) {
-        GC_TRY(lend(p, s->in[1], l, err));
-    }
-    gc_status status = fill(s, backward, bytes, out, err);
-    w->data = lent ? NULL : w->data;
+    w->data = absent ? NULL : w->data;
     return status;
 }
 
-static gc_status pack_one(gc_plan *p, gc_step *s, bool backward, loan *l, const void **out, gc_error *err)
+static gc_pack_key key_of(const gc_plan *p, const gc_step *s, bool backward)
 {
     gc_pack_key key;
-    void *block = NULL;
-    size_t bytes = backward ? s->call.back_pack_bytes : s->call.pack_bytes;
     memset(&key, 0, sizeof key);
     key.node = s->node;
     key.folded = p->slots[s->in[1]].net_value < 0;
     key.backward = backward;
     key.variant = backward ? s->call.back_pack_variant : s->call.pack_variant;
-    key.bytes = bytes;
-    *out = shareable(p, s) ? gc_packs_find(p->net, &key) : NULL;
-    if (*out != NULL) {
-        return GRADCAM_OK;
-    }
-    GC_TRY(fill_lent(p, s, backward, bytes, l, &block, err));
-    if (!shareable(p, s)) {
-        *(backward ? &s->own_back_pack : &s->own_pack) = block;
-        *out = block;
-        return GRADCAM_OK;
-    }
-    *out = gc_packs_add((gc_net *)(uintptr_t)p->net, &key, block);
-    return *out == NULL ? GC_NOMEM(err) : GRADCAM_OK;
+    key.bytes = backward ? s->call.back_pack_bytes : s->call.pack_bytes;
+    return key;
 }
 
-static gc_status pack_step(gc_plan *p, gc_step *s, loan *l, gc_error *err)
+static bool wants_pack(const gc_step *s, bool backward)
 {
-    if (s->call.pack != NULL && s->call.pack_bytes > 0) {
-        GC_TRY(pack_one(p, s, false, l, &s->call.packed, err));
+    bool wanted = backward ? s->backward && s->call.back_pack_bytes > 0 : s->call.pack_bytes > 0;
+    return s->call.pack != NULL && wanted;
+}
+
+/* A pack of this plan alone. */
+static gc_status pack_own(packer *k, gc_step *s, bool backward, gc_error *err)
+{
+    size_t bytes = backward ? s->call.back_pack_bytes : s->call.pack_bytes;
+    unsigned char *block = gc_mem_alloc_raw(k->p->ctx, bytes + 64, 1);
+    if (block == NULL) {
+        return out_of_memory(bytes, err);
     }
-    if (s->call.pack != NULL && s->call.back_pack_bytes > 0 && s->backward) {
-        GC_TRY(pack_one(p, s, true, l, &s->call.back_packed, err));
+    memset(block + bytes, 0, 64); /* vector loads may pass the end */
+    *(backward ? &s->own_back_pack : &s->own_pack) = block;
+    *(backward ? &s->call.back_packed : &s->call.packed) = block;
+    return fill(k, s, backward, block, err);
+}
+
+static gc_status pack_shared(packer *k, gc_step *s, bool backward, gc_error *err)
+{
+    gc_pack_key key = key_of(k->p, s, backward);
+    const void *there = gc_packs_find(k->net, &key);
+    if (there == NULL) {
+        void *block = k->slab == NULL ? NULL : gc_slab_take(k->slab, (size_t)key.bytes);
+        if (block == NULL) {
+            return out_of_memory((size_t)key.bytes, err);
+        }
+        GC_TRY(fill(k, s, backward, block, err));
+        there = gc_packs_add(k->net, &key, k->slab, block);
+    }
+    *(backward ? &s->call.back_packed : &s->call.packed) = there;
+    return there == NULL ? GC_NOMEM(err) : GRADCAM_OK;
+}
+
+static gc_status pack_step(packer *k, gc_step *s, gc_error *err)
+{
+    for (int backward = 0; backward < 2; backward++) {
+        if (wants_pack(s, backward)) {
+            GC_TRY(shareable(k->p, s) ? pack_shared(k, s, backward, err) : pack_own(k, s, backward, err));
+        }
     }
     return GRADCAM_OK;
+}
+
+/* Room for all that the network does not have yet. */
+static gc_status make_room(packer *k, gc_error *err)
+{
+    size_t total = 0;
+    for (int32_t i = 0; i < 2 * k->p->n_steps; i++) {
+        const gc_step *s = &k->p->steps[i / 2];
+        if (wants_pack(s, i % 2) && shareable(k->p, s)) {
+            gc_pack_key key = key_of(k->p, s, i % 2);
+            size_t need = gc_packs_find(k->net, &key) != NULL ? 0 : gc_slab_need((size_t)key.bytes);
+            if (need > SIZE_MAX - total) {
+                return out_of_memory(total, err);
+            }
+            total += need;
+        }
+    }
+    k->slab = total > 0 ? gc_slab_new(k->net, total) : NULL;
+    return total > 0 && k->slab == NULL ? out_of_memory(total, err) : GRADCAM_OK;
 }
 
 /* Nobody reads in[1] of the step but those who pack it. */
@@ -121,14 +154,15 @@ static gc_status hold_operands(gc_plan *p, const gc_step *s, gc_error *err)
 
 gc_status gc_plan_pack(gc_plan *p, gc_error *err)
 {
-    loan l = {NULL, 0};
-    gc_status status = GRADCAM_OK;
-    for (int32_t i = 0; i < p->n_steps && status == GRADCAM_OK; i++) {
-        status = hold_operands(p, &p->steps[i], err);
+    packer k = {p, (gc_net *)(uintptr_t)p->net, NULL, NULL, 0};
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        GC_TRY(hold_operands(p, &p->steps[i], err));
     }
+    gc_status status = make_room(&k, err);
     for (int32_t i = 0; i < p->n_steps && status == GRADCAM_OK; i++) {
-        status = pack_step(p, &p->steps[i], &l, err);
+        status = pack_step(&k, &p->steps[i], err);
     }
-    gc_mem_free(p->ctx, l.block);
+    gc_slab_drop(k.net, k.slab);
+    gc_mem_free(p->ctx, k.loan);
     return status;
 }

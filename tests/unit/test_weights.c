@@ -3,6 +3,7 @@
 /* Large weights: whether they are copied at load or read when a run prepares, and
    from where, changes neither a bit of any result nor what is said of damaged
    models; only the memory that a network takes. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -414,6 +415,44 @@ static void test_memory(tally *t, content *m, const char *path)
     expect(t, copy - demand + 4096 > packed, "a borrowed model is copied where it is packed only");
 }
 
+typedef struct sharer {
+    gc_ctx *ctx;
+    gc_net *net;
+    results got;
+} sharer;
+
+static void *share(void *arg)
+{
+    sharer *s = arg;
+    run_all(s->ctx, s->net, &s->got);
+    return NULL;
+}
+
+/* Runs of one network prepare at the same time: each reads what none has read before. */
+static void test_shared(tally *t, const char *path, const results *want)
+{
+    static sharer all[3];
+    pthread_t threads[3];
+    gc_ctx *ctx = new_ctx(NULL, 2);
+    gc_net *net = NULL;
+    gc_error err;
+    int n = load(ctx, DISK, NULL, path, GRADCAM_WEIGHTS_ON_DEMAND, &net, &err) == GRADCAM_OK ? 3 : 0, started = 0;
+    for (; started < n; started++) {
+        all[started].ctx = ctx;
+        all[started].net = net;
+        if (pthread_create(&threads[started], NULL, share, &all[started]) != 0) {
+            break;
+        }
+    }
+    expect(t, started == 3, "three threads");
+    for (int k = 0; k < started; k++) {
+        pthread_join(threads[k], NULL);
+        same(t, &all[k].got, want, "a network whose weights are read by three threads");
+    }
+    gc_net_unref(net);
+    gc_ctx_unref(ctx);
+}
+
 /* Changing the file ends with a message, never otherwise. */
 static void test_changed(tally *t, const content *m, const char *path, const results *want)
 {
@@ -507,6 +546,7 @@ int main(int argc, char **argv)
     test_bits(&t, &m, path, &want);
     test_alignment(&t, &m, &want);
     test_memory(&t, &m, path);
+    test_shared(&t, path, &want);
     test_damage(&t, &m);
     test_changed(&t, &m, path, &want);
     (void)unlink(path);
