@@ -89,9 +89,9 @@ TARGET static GC_ALWAYS_INLINE void finish(const gc_half_tile *t, int q, float *
             }
         }
     }
+    gc_kern_map_rows(t->kern, &t->epi, t->rows[q], t->cols, sum, GC_HALF_COLS);
     for (int64_t i = 0; i < t->rows[q] && maps; i++) {
         float *from = sum + i * GC_HALF_COLS;
-        t->kern->map(t->epi.map, t->cols, from, from);
         for (int j = 0; j < blocks; j++) {
             put(t, t->at[q] + i * t->c_step + j * LANES, m[j], _mm512_loadu_ps(from + j * LANES));
         }
