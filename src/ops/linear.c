@@ -301,7 +301,7 @@ static gc_status gemm_infer(gc_op_call *c)
     declare_keep(c);
     declare_work(c, &g.p);
     declare_pack(c, &g.p, gemm_pack);
-    c->fuses = has_tiles(c, &g.p) && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
+    c->fuses = has_tiles(c, &g.p) && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP | GC_FUSE_FLAT : 0;
     int64_t shape[2] = {g.p.m, g.p.n};
     return gc_op_set_output(c, 0, GRADCAM_F32, 2, shape);
 }
@@ -458,7 +458,7 @@ static gc_status matmul_infer(gc_op_call *c)
     declare_work(c, &q.p);
     if (q.batches == 1) {
         declare_pack(c, &q.p, matmul_pack);
-        c->fuses = has_tiles(c, &q.p) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP : 0;
+        c->fuses = has_tiles(c, &q.p) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP | GC_FUSE_FLAT : 0;
         c->fuses |= has_tiles(c, &q.p) && takes_bias(c, &q.p) ? GC_FUSE_BIAS : 0;
     }
     return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);

@@ -106,9 +106,12 @@ static void keep_order(gc_op_call *c, const int64_t *perm)
         moved.shape[i] = x->shape[perm[i]];
         moved.strides[i] = x->strides[perm[i]];
     }
-    if (gc_is_row(&moved) || (x->ndim >= 3 && gc_is_cl(&moved))) {
+    if (gc_is_row(&moved)) {
         c->view = GC_VIEW_STRIDED;
-        memcpy(c->view_strides, moved.strides, sizeof c->view_strides);
+        gc_row_strides(moved.ndim, moved.shape, c->view_strides);
+    } else if (x->ndim >= 3 && gc_is_cl(&moved)) {
+        c->view = GC_VIEW_STRIDED;
+        gc_cl_strides(moved.ndim, moved.shape, c->view_strides);
     }
 }
 

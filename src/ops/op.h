@@ -53,7 +53,13 @@ typedef struct gc_fusion {
 enum { GC_VIEW_FLAT = 1, GC_VIEW_STRIDED = 2 };
 
 /* Bits of gc_op_call.fuses: what forward honours. */
-enum { GC_FUSE_ADD = 1, GC_FUSE_CLIP = 2, GC_FUSE_MAP = 4, GC_FUSE_BIAS = 8 };
+enum {
+    GC_FUSE_ADD = 1,
+    GC_FUSE_CLIP = 2,
+    GC_FUSE_MAP = 4,
+    GC_FUSE_BIAS = 8,
+    GC_FUSE_FLAT = 16 /* of out[0] and the residual only the order of the elements counts: it is row-major */
+};
 
 struct gc_op_call {
     gc_ctx *ctx;

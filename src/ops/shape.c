@@ -86,6 +86,18 @@ static gc_status reshape_resolve(gc_op_call *c, int32_t n, int64_t *shape)
     return GRADCAM_OK;
 }
 
+/* The pixels of [N, C, H, W] that lies channels-last become those of [N, C, H * W]: the
+   result lies channels-last, too. */
+static void keep_channels_last(gc_op_call *c, int32_t n, const int64_t *shape)
+{
+    const gc_tensor *x = c->in[0];
+    if (n >= 3 && x->ndim >= 3 && shape[0] == x->shape[0] && shape[1] == x->shape[1] && gc_is_cl(x) && !gc_is_row(x)) {
+        c->channels_last = 1;
+        c->view = GC_VIEW_STRIDED;
+        gc_cl_strides(n, shape, c->view_strides);
+    }
+}
+
 static gc_status reshape_infer(gc_op_call *c)
 {
     int64_t shape[GRADCAM_MAX_DIMS];
@@ -94,7 +106,9 @@ static gc_status reshape_infer(gc_op_call *c)
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(int_list(c, "shape", 1, shape, &n));
     GC_TRY(reshape_resolve(c, n, shape));
-    return gc_op_set_output(c, 0, c->in[0]->dtype, n, shape);
+    GC_TRY(gc_op_set_output(c, 0, c->in[0]->dtype, n, shape));
+    keep_channels_last(c, n, shape);
+    return GRADCAM_OK;
 }
 
 static gc_status flatten_infer(gc_op_call *c)

@@ -196,10 +196,25 @@ static bool fuse_clip(gc_plan *p, int32_t index, int32_t next)
     return true;
 }
 
-static int32_t only_reader(const gc_plan *p, int32_t index)
+/* The same elements in the same order under another shape. */
+static bool is_flat_view(const gc_plan *p, const gc_step *s, int32_t from)
 {
-    const gc_step *s = &p->steps[index];
-    return gc_plan_private(&p->slots[s->result]) ? gc_plan_reader(p, s->result, index) : -1;
+    return s->op != NULL && s->call.custom == NULL && s->call.view != 0 && s->in[0] == from && s->out[0] >= 0 &&
+           p->slots[s->out[0]].fault == 0 && gc_is_row(&p->slots[from].value) && gc_is_row(&p->slots[s->out[0]].value);
+}
+
+/* The only step that does something with the result, or -1. */
+static int32_t only_reader(gc_plan *p, int32_t index)
+{
+    gc_step *s = &p->steps[index];
+    while (gc_plan_private(&p->slots[s->result])) {
+        int32_t next = gc_plan_reader(p, s->result, index);
+        if (next < 0 || (s->call.fuses & GC_FUSE_FLAT) == 0 || !is_flat_view(p, &p->steps[next], s->result)) {
+            return next;
+        }
+        take_over(p, s, &p->steps[next]);
+    }
+    return -1;
 }
 
 void gc_plan_fuse(gc_plan *p)

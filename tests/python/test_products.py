@@ -99,3 +99,43 @@ def test_two_values(other):
         s = 2 * t @ (2 * t if other == "r" else t + 1)
         return s @ s + s
     check(model(nodes, {"one": one}, 3), x, double, 400)
+
+
+# A patch embedding and a residual product as exporters write them: reshaped and transposed on the way.
+TOKENS = [("Conv", ["x", "wc"], "c", {"strides": [2, 2]}), ("Reshape", ["c", "s1"], "p", {}),
+          ("Transpose", ["p"], "t", {"perm": [0, 2, 1]}), ("Transpose", ["t"], "l", {"perm": [1, 0, 2]}),
+          ("Reshape", ["l", "s2"], "f", {}), ("Gemm", ["f", "w"], "g", {}), ("Reshape", ["g", "s3"], "u", {}),
+          ("Transpose", ["u"], "v", {"perm": [1, 0, 2]}), ("Add", ["t", "v"], "a", {}), ("Relu", ["a"], "y", {})]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("seen", [None, "p", "t", "l", "g", "u", "v", "a"])
+def test_tokens(batch, seen):
+    rng = np.random.default_rng(6)
+    n, side = 24, 4
+    x = rng.normal(size=(batch, 3, 2 * side, 2 * side)).astype(np.float32)
+    wc, w = rng.normal(size=(n, 3, 2, 2)).astype(np.float32), rng.normal(size=(n, n)).astype(np.float32)
+    ints = {"s1": [batch, n, -1], "s2": [-1, n], "s3": [-1, batch, n]}
+    weights = {"wc": wc, "w": w, **{name: np.array(a, np.int64) for name, a in ints.items()}}
+    twc, tw = torch.from_numpy(wc).double(), torch.from_numpy(w).double()
+    values = {}
+
+    def double(x):
+        values["p"] = torch.nn.functional.conv2d(x, twc, stride=2).reshape(batch, n, -1)
+        values["t"] = values["p"].permute(0, 2, 1)
+        values["l"] = values["t"].permute(1, 0, 2)
+        values["g"] = values["l"].reshape(-1, n) @ tw
+        values["u"] = values["g"].reshape(-1, batch, n)
+        values["v"] = values["u"].permute(1, 0, 2)
+        values["a"] = values["t"] + values["v"]
+        return torch.relu(values["a"])
+    onnx_model = model(TOKENS, weights, 4)
+    check(onnx_model, x, double, 40)
+    with gradcam.Run(gradcam.Net(onnx_model)) as run:  # no gradient: more is done at once
+        run.set_input("x", x)
+        if seen is not None:
+            run.watch(seen, gradcam.WATCH_VALUE)
+        run.forward()
+        want = double(torch.from_numpy(x).double())
+        for got, b in [(run.value("y"), want)] + ([(run.value(seen), values[seen])] if seen else []):
+            assert np.abs(got - b.numpy()).max() <= 40 * U * 4 * b.abs().max().item()
