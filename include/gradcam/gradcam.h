@@ -226,10 +226,10 @@ typedef struct gc_net gc_net;
 enum { GRADCAM_WEIGHTS_COPY = 0, GRADCAM_WEIGHTS_ON_DEMAND = 1 };
 /* A model is untrusted input: what it may cost is bounded before it is spent,
    and GRADCAM_E_LIMIT names the bound.  Besides these, calls of local functions
-   nest at most 64 deep and If nodes at most 16. */
+   nest at most 64 deep, branches and bodies of loops at most 16. */
 typedef struct gc_load_options {
     uint32_t struct_size;
-    uint32_t max_nodes; /* 0: 200,000, functions inlined */
+    uint32_t max_nodes; /* 0: 200,000, functions inlined, and again with the turns of loops when a run prepares */
     /* Of the model, of its weights, and of what a run computes from constants
        alone; each; 0: 4 GiB. */
     uint64_t max_bytes;
@@ -418,7 +418,8 @@ GRADCAM_API gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor 
 
 enum { GRADCAM_WATCH_VALUE = 1, GRADCAM_WATCH_GRAD = 2 };
 /* Asks that a value (and its gradient) be kept for reading.  Names are value
-   names, or node names meaning the node's first output.  Takes effect with
+   names, or node names meaning the node's first output; "loop/2/x" is x in turn
+   2 (the third) of the Loop or Scan node loop.  Takes effect with
    the next gc_run_forward and lasts as long as the run: fewer watched values,
    less memory and more fusion.  Outputs of the network are always kept.
    Errors: INVALID (`what` is no combination of the two), NOT_FOUND, NOMEM. */
@@ -468,8 +469,8 @@ GRADCAM_API gc_status gc_run_backward(gc_run *run, const char *name, const gc_te
    own order of dimensions, with strides of the library's choice.  Borrowed:
    valid until the run prepares again, its numbers until the next pass.
    gc_run_gradient: GRADCAM_E_NO_GRADIENT when the last backward pass did not
-   reach the value (the gradient is zero).  Both: NOT_FOUND, and STATE when there
-   was no pass yet or the value was not watched. */
+   reach the value (the gradient is zero).  Both: NOT_FOUND (also when a loop made
+   fewer turns), and STATE when there was no pass yet or the value was not watched. */
 GRADCAM_API gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
 GRADCAM_API gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
 /* Shape and type of any value after gc_run_prepare; data is NULL.  Errors:

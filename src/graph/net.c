@@ -17,6 +17,7 @@ gc_status gc_net_new(gc_ctx *ctx, int32_t opset, gc_net **out, gc_error *err)
     }
     net->ctx = gc_ctx_ref(ctx);
     net->opset = opset;
+    net->max_nodes = GC_DEFAULT_MAX_NODES;
     net->max_bytes = GC_DEFAULT_MAX_BYTES;
     net->max_run_bytes = GC_DEFAULT_MAX_RUN_BYTES;
     net->refs = 1;
@@ -104,6 +105,42 @@ int32_t gc_net_find_node_value(const gc_net *net, const char *name)
         }
     }
     return -1;
+}
+
+int32_t gc_net_find_any(const gc_net *net, const char *name)
+{
+    int32_t id = gc_net_find_value(net, name);
+    return id >= 0 ? id : gc_net_find_node_value(net, name);
+}
+
+/* What follows "<node>/<turn>/", or NULL. */
+static const char *after_turn(const gc_node *n, const char *name)
+{
+    size_t length = strlen(n->name), digits;
+    if (n->body == NULL || strncmp(name, n->name, length) != 0 || name[length] != '/') {
+        return NULL;
+    }
+    digits = strspn(name + length + 1, "0123456789");
+    name += length + 1 + digits;
+    return digits > 0 && name[0] == '/' ? name + 1 : NULL;
+}
+
+const char *gc_net_find_inner(const gc_net *net, const char *name, size_t *prefix)
+{
+    for (int32_t i = 0; i < net->n_nodes; i++) {
+        const gc_net *body = net->nodes[i].body;
+        const char *rest = after_turn(&net->nodes[i], name);
+        int32_t id = rest == NULL ? -1 : gc_net_find_any(body, rest);
+        size_t deeper = 0;
+        const char *found = id >= 0        ? body->values[id].name
+                            : rest != NULL ? gc_net_find_inner(body, rest, &deeper)
+                                           : NULL;
+        if (found != NULL) {
+            *prefix = (size_t)(rest - name) + deeper;
+            return found;
+        }
+    }
+    return NULL;
 }
 
 int32_t gc_net_value(gc_net *net, const char *name)
@@ -240,6 +277,7 @@ static void free_node(gc_ctx *ctx, gc_node *n)
     gc_mem_free(ctx, n->name);
     gc_mem_free(ctx, n->op_name);
     gc_mem_free(ctx, n->domain);
+    gc_net_unref(n->body);
 }
 
 static gc_status set_node_inputs(gc_net *net, gc_node *n, const char *const *names, size_t count, gc_error *err)

@@ -27,6 +27,9 @@ typedef struct gc_node {
     gc_attr_value *attrs;
     size_t n_attrs;
     int32_t n_in, n_out;
+    gc_net *body;       /* of Loop and Scan, or NULL: inputs are the formals, then what it captures */
+    int32_t n_captured; /* the last inputs of the node; the body's inputs are the values 0, 1, ... */
+    int32_t reserved0;
 } gc_node;
 
 typedef struct gc_name_slot {
@@ -45,7 +48,8 @@ struct gc_net {
     size_t table_size;
     int32_t n_values, n_nodes, n_inputs, n_outputs;
     int32_t cap_values, cap_nodes, cap_inputs, cap_outputs;
-    uint64_t max_bytes; /* gc_load_options */
+    uint64_t max_nodes; /* gc_load_options */
+    uint64_t max_bytes;
     uint64_t max_run_bytes;
     void *packs;              /* atomic; see graph/packs.h */
     void *slabs;              /* atomic; likewise */
@@ -68,6 +72,11 @@ int32_t gc_net_value(gc_net *net, const char *name);
 int32_t gc_net_find_value(const gc_net *net, const char *name);
 /* The first output of the node of that name, or -1. */
 int32_t gc_net_find_node_value(const gc_net *net, const char *name);
+/* A value, or the first output of a node, of that name, or -1. */
+int32_t gc_net_find_any(const gc_net *net, const char *name);
+/* A turn of a loop may have a value "<node>/<turn>/<name in the body>": the value's own
+   name and, in *prefix, the length of what is before it; else NULL. */
+const char *gc_net_find_inner(const gc_net *net, const char *name, size_t *prefix);
 gc_status gc_net_add_input(gc_net *net, const char *name, gc_dtype dtype, int32_t ndim, const int64_t *shape,
                            gc_error *err);
 /* References the tensor. */

@@ -8,6 +8,7 @@
 #include "graph/net.h"
 
 typedef struct gc_pack_key {
+    const gc_net *net; /* the network, or the body of a loop in it */
     int32_t node;
     int32_t folded; /* weights changed by a BatchNormalization */
     int32_t backward;

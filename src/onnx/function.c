@@ -7,9 +7,11 @@
 
 enum { MAX_DEPTH = 64, MAX_FUNCTIONS = 10000 };
 
-/* One body that is being copied into the network; function NULL: the graph. */
+/* One list of nodes that is being copied into the network; function NULL: the
+   graph, or the body of a loop. */
 typedef struct frame {
     const gc_pb_function *function;
+    const struct frame *owner; /* whose attributes ref_attr_name means: of a function, or NULL */
     const gc_pb_node *nodes;
     size_t n_nodes, next;
     const char *prefix;
@@ -130,7 +132,41 @@ static gc_status find_callees(gc_import *im, const gc_names *names, gc_pb_node *
             return gc_import_nomem(im);
         }
         nodes[k].callee = gc_names_find(names, key);
+        if (nodes[k].body) {
+            GC_TRY(find_callees(im, names, nodes[k].body->nodes, nodes[k].body->n_nodes));
+        }
     }
+    return GRADCAM_OK;
+}
+
+/* Counts the nodes and the calls among them; lists the callees where there is a list. */
+static void survey(const gc_pb_node *nodes, size_t n, gc_pb_calls *calls)
+{
+    size_t k;
+    calls->nodes += n;
+    for (k = 0; k < n; ++k) {
+        if (nodes[k].callee >= 0) {
+            if (calls->callees) {
+                calls->callees[calls->n_callees] = nodes[k].callee;
+            }
+            ++calls->n_callees;
+        }
+        if (nodes[k].body) {
+            survey(nodes[k].body->nodes, nodes[k].body->n_nodes, calls);
+        }
+    }
+}
+
+static gc_status list_calls(gc_import *im, const gc_pb_node *nodes, size_t n, gc_pb_calls *calls)
+{
+    memset(calls, 0, sizeof *calls);
+    survey(nodes, n, calls);
+    calls->callees = gc_arena_alloc(&im->arena, calls->n_callees, sizeof *calls->callees);
+    if (!calls->callees) {
+        return gc_import_nomem(im);
+    }
+    calls->nodes = calls->n_callees = 0;
+    survey(nodes, n, calls);
     return GRADCAM_OK;
 }
 
@@ -155,7 +191,9 @@ static gc_status link_functions(gc_import *im)
         }
     }
     for (k = 0; k < im->n_functions; ++k) {
-        GC_TRY(find_callees(im, &names, im->functions[k].nodes, im->functions[k].n_nodes));
+        gc_pb_function *fn = &im->functions[k];
+        GC_TRY(find_callees(im, &names, fn->nodes, fn->n_nodes));
+        GC_TRY(list_calls(im, fn->nodes, fn->n_nodes, &fn->calls));
     }
     return find_callees(im, &names, im->nodes, im->n_nodes);
 }
@@ -192,17 +230,14 @@ typedef struct visit {
 
 static void close_function(gc_import *im, gc_pb_function *fn)
 {
-    uint64_t sum = 0, cap = im->max_nodes + 1;
+    uint64_t sum = fn->calls.nodes, cap = im->max_nodes + 1;
     uint32_t depth = 0;
     size_t k;
-    for (k = 0; k < fn->n_nodes; ++k) {
-        uint64_t add = 1;
-        if (fn->nodes[k].callee >= 0) {
-            const gc_pb_function *callee = &im->functions[fn->nodes[k].callee];
-            add += callee->expanded;
-            depth = callee->depth > depth ? callee->depth : depth;
-        }
-        sum = add > cap - sum ? cap : sum + add;
+    sum = sum > cap ? cap : sum;
+    for (k = 0; k < fn->calls.n_callees; ++k) {
+        const gc_pb_function *callee = &im->functions[fn->calls.callees[k]];
+        depth = callee->depth > depth ? callee->depth : depth;
+        sum = callee->expanded > cap - sum ? cap : sum + callee->expanded;
     }
     sum = fn->n_out > cap - sum ? cap : sum + fn->n_out; /* outputs that are inputs become nodes */
     fn->expanded = sum;
@@ -220,8 +255,8 @@ static gc_status visit_from(gc_import *im, size_t start, visit *stack)
         visit *v = &stack[top - 1];
         gc_pb_function *fn = &im->functions[v->function];
         int32_t callee = -1;
-        while (v->next < fn->n_nodes && callee < 0) {
-            callee = fn->nodes[v->next++].callee;
+        if (v->next < fn->calls.n_callees) {
+            callee = fn->calls.callees[v->next++];
         }
         if (callee < 0) {
             close_function(im, fn);
@@ -243,25 +278,28 @@ static gc_status visit_from(gc_import *im, size_t start, visit *stack)
 static gc_status count_nodes(gc_import *im)
 {
     visit *stack = gc_arena_alloc(&im->arena, im->n_functions, sizeof *stack);
-    uint64_t sum = im->n_nodes;
+    gc_pb_calls calls;
+    uint64_t sum;
     size_t k;
     if (!stack) {
         return gc_import_nomem(im);
     }
+    GC_TRY(list_calls(im, im->nodes, im->n_nodes, &calls));
+    sum = calls.nodes;
     for (k = 0; k < im->n_functions; ++k) {
         if (im->functions[k].colour == 0) {
             GC_TRY(visit_from(im, k, stack));
         }
     }
-    for (k = 0; k < im->n_nodes && sum <= im->max_nodes; ++k) {
-        const gc_pb_function *fn = im->nodes[k].callee < 0 ? NULL : &im->functions[im->nodes[k].callee];
-        if (fn && fn->depth > MAX_DEPTH) {
+    for (k = 0; k < calls.n_callees && sum <= im->max_nodes; ++k) {
+        const gc_pb_function *fn = &im->functions[calls.callees[k]];
+        if (fn->depth > MAX_DEPTH) {
             return gc_import_fail(im, fn->at, GRADCAM_E_LIMIT,
                                   "function '%.200s': calls are nested deeper than %d; inline the functions before "
                                   "export",
                                   fn->name, MAX_DEPTH);
         }
-        sum += fn ? fn->expanded : 0;
+        sum += fn->expanded;
     }
     if (sum > im->max_nodes) {
         return gc_import_fail(im, NULL, GRADCAM_E_LIMIT,
@@ -325,17 +363,17 @@ static gc_status outer_attr(gc_import *im, const frame *fr, const gc_pb_node *no
 {
     const gc_attr_value *v = &attr->v;
     if (attr->ref) {
-        if (!fr->function) {
+        if (!fr->owner) {
             return gc_import_fail(im, node->at, GRADCAM_E_FORMAT,
                                   "node '%.150s': attribute '%.100s' has a ref_attr_name outside a function",
                                   node->name, attr->v.name);
         }
-        v = find_ref(fr, attr->ref);
+        v = find_ref(fr->owner, attr->ref);
         if (v && attr->type != 0 && attr->v.kind != v->kind) {
             return gc_import_fail(im, node->at, GRADCAM_E_FORMAT,
                                   "node '%.120s' of function '%.80s': attribute '%.80s' refers to '%.80s' of another "
                                   "type",
-                                  node->name, fr->function->name, attr->v.name, attr->ref);
+                                  node->name, fr->owner->function->name, attr->v.name, attr->ref);
         }
     }
     if (v && v->kind != 0) {
@@ -404,11 +442,14 @@ static gc_status enter(gc_import *im, const gc_pb_node *node, const char *name, 
         return gc_import_nomem(im);
     }
     call->function = fn;
+    call->owner = call; /* it lies on the stack of expand */
     call->nodes = fn->nodes;
     call->n_nodes = fn->n_nodes;
     call->next = 0;
     return add_identities(im, call);
 }
+
+static gc_status add_loop(gc_import *im, const frame *fr, const gc_pb_node *node, const char *name, const frame *call);
 
 /* Translates the node; *call describes it, and *entered says that it is a call. */
 static gc_status step(gc_import *im, const frame *fr, const gc_pb_node *node, frame *call, bool *entered)
@@ -428,17 +469,20 @@ static gc_status step(gc_import *im, const frame *fr, const gc_pb_node *node, fr
     call->attrs = attrs;
     call->n_attrs = n;
     *entered = node->callee >= 0;
+    if (node->body && !*entered) {
+        return add_loop(im, fr, node, name, call);
+    }
     return *entered ? enter(im, node, name, call) : add_node(im, node, name, call);
 }
 
-gc_status gc_import_expand(gc_import *im)
+static gc_status expand(gc_import *im, const gc_pb_node *nodes, size_t n_nodes, const frame *owner)
 {
     frame stack[MAX_DEPTH + 2];
     size_t top = 1;
-    GC_TRY(count_nodes(im));
     memset(stack, 0, sizeof stack);
-    stack[0].nodes = im->nodes;
-    stack[0].n_nodes = im->n_nodes;
+    stack[0].nodes = nodes;
+    stack[0].n_nodes = n_nodes;
+    stack[0].owner = owner;
     while (top > 0) {
         frame *fr = &stack[top - 1];
         bool entered = false;
@@ -450,4 +494,70 @@ gc_status gc_import_expand(gc_import *im)
         top += entered;
     }
     return GRADCAM_OK;
+}
+
+/* ---- bodies of loops: networks of their own ---- */
+
+static gc_status fill_body(gc_import *im, const gc_pb_body *b, const frame *owner)
+{
+    static const int64_t open[GRADCAM_MAX_DIMS] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    size_t k;
+    for (k = 0; k < b->n_in; ++k) {
+        GC_TRY(gc_net_add_input(im->net, b->in[k], 0, k < b->n_formals ? b->ranks[k] : -1, open, im->err));
+    }
+    for (k = 0; k < b->n_weights; ++k) {
+        GC_TRY(gc_net_add_weight(im->net, b->weight_names[k], b->weights[k], im->err));
+    }
+    GC_TRY(expand(im, b->nodes, b->n_nodes, owner));
+    for (k = 0; k < b->n_out; ++k) {
+        GC_TRY(gc_net_add_output(im->net, b->out[k], im->err));
+    }
+    return gc_net_finish(im->net, im->err);
+}
+
+static gc_status make_body(gc_import *im, const gc_pb_node *node, const frame *owner, gc_net **out)
+{
+    gc_net *around = im->net, *body = NULL;
+    gc_status status;
+    GC_TRY(gc_import_descend(im, node));
+    status = gc_net_new(im->ctx, (int32_t)im->opset, &body, im->err);
+    if (status == GRADCAM_OK) {
+        body->max_nodes = around->max_nodes;
+        body->max_bytes = around->max_bytes;
+        body->max_run_bytes = around->max_run_bytes;
+        im->net = body;
+        status = fill_body(im, node->body, owner);
+        im->net = around;
+    }
+    --im->graph_depth;
+    if (status != GRADCAM_OK) {
+        gc_net_unref(body);
+        return status;
+    }
+    *out = body;
+    return GRADCAM_OK;
+}
+
+static gc_status add_loop(gc_import *im, const frame *fr, const gc_pb_node *node, const char *name, const frame *call)
+{
+    const gc_pb_body *b = node->body;
+    gc_attr_list attrs = {call->attrs, call->n_attrs};
+    gc_net *body = NULL;
+    gc_status status;
+    GC_TRY(gc_import_check_body(im, node, name, &attrs));
+    GC_TRY(make_body(im, node, fr->owner, &body));
+    status = add_node(im, node, name, call);
+    if (status != GRADCAM_OK) {
+        gc_net_unref(body);
+        return status;
+    }
+    im->net->nodes[im->net->n_nodes - 1].body = body;
+    im->net->nodes[im->net->n_nodes - 1].n_captured = (int32_t)(b->n_in - b->n_formals);
+    return GRADCAM_OK;
+}
+
+gc_status gc_import_expand(gc_import *im)
+{
+    GC_TRY(count_nodes(im));
+    return expand(im, im->nodes, im->n_nodes, NULL);
 }

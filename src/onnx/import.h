@@ -25,9 +25,28 @@ typedef struct gc_pb_node {
     gc_pb_attr *attrs;
     size_t n_in, n_out, n_attrs;
     const unsigned char *at;
-    int32_t callee; /* function, or -1 */
+    struct gc_pb_body *body; /* of Loop and Scan; what it captures ends the list `in` */
+    int32_t callee;          /* function, or -1 */
     int32_t reserved0;
 } gc_pb_node;
+
+/* A graph inside a node. */
+typedef struct gc_pb_body {
+    gc_pb_node *nodes;
+    gc_tensor **weights; /* unreferenced with gc_import.tensors */
+    const char **weight_names;
+    const char **in;  /* bodies of loops: the formals, then the names taken from outside */
+    const char **out; /* results */
+    int32_t *ranks;   /* of the formals, as declared, or -1 */
+    size_t n_nodes, n_weights, n_in, n_formals, n_out;
+} gc_pb_body;
+
+/* What a list of nodes has with the bodies inside. */
+typedef struct gc_pb_calls {
+    size_t nodes;
+    int32_t *callees;
+    size_t n_callees;
+} gc_pb_calls;
 
 /* Formal k < n_in is input k, otherwise output k - n_in; -1 is local. */
 typedef struct gc_pb_function {
@@ -37,6 +56,7 @@ typedef struct gc_pb_function {
     gc_pb_node *nodes;
     gc_pb_attr *defaults;
     size_t n_in, n_out, n_nodes, n_defaults;
+    gc_pb_calls calls;
     const unsigned char *at;
     uint64_t expanded; /* nodes after inlining, saturating */
     uint64_t opset;    /* of the ONNX operators; 0: not said */
@@ -68,7 +88,7 @@ typedef struct gc_import {
     size_t n_nodes, n_functions, node_total; /* node_total: as they stand in the file */
     gc_names initializers;
     uint32_t expansions;
-    uint32_t branch_depth;
+    uint32_t graph_depth; /* of graphs inside nodes, while reading and while adding */
 } gc_import;
 
 /* gc_fail with the offset of `at` (may be NULL). */
@@ -90,6 +110,15 @@ gc_status gc_import_attr(gc_import *im, const gc_field *f, const char *node, gc_
 gc_status gc_import_attrs(gc_import *im, gc_wire w, uint32_t number, const char *node, gc_pb_attr **out, size_t *count);
 /* All nodes (field `number`) of a graph or function. */
 gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node **out, size_t *count);
+
+/* Enters a graph inside a node, unless it lies too deep; leaving is graph_depth--. */
+gc_status gc_import_descend(gc_import *im, const gc_pb_node *node);
+/* Nodes, initializers and results of a graph inside a node. */
+gc_status gc_import_graph(gc_import *im, const gc_pb_node *node, gc_wire graph, gc_pb_body *body);
+/* Reads the bodies of the Loop and Scan nodes among these, see body.c. */
+gc_status gc_import_bodies(gc_import *im, gc_pb_node *nodes, size_t count);
+/* The counts of a Loop or Scan and of its body fit. */
+gc_status gc_import_check_body(gc_import *im, const gc_pb_node *node, const char *name, const gc_attr_list *attrs);
 
 /* Replaces If nodes by their branches, see branch.c. */
 gc_status gc_import_flatten(gc_import *im, gc_pb_node **nodes, size_t *count);

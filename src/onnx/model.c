@@ -303,6 +303,7 @@ static gc_status read_model(gc_import *im, gc_wire model)
     GC_TRY(gc_import_opset(im, model, 8, &im->opset));
     GC_TRY(check_versions(im));
     GC_TRY(gc_net_new(im->ctx, (int32_t)im->opset, &im->net, im->err));
+    im->net->max_nodes = im->max_nodes;
     im->net->max_bytes = im->max_bytes;
     im->net->max_run_bytes = im->max_run_bytes;
     return read_graph(im, model, graph);

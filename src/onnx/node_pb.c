@@ -425,5 +425,6 @@ gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node 
     }
     *out = list;
     *count = n;
+    GC_TRY(gc_import_bodies(im, list, n));
     return gc_import_flatten(im, out, count);
 }

@@ -19,6 +19,7 @@ static const gc_op *const families[] = {
     gc_ops_sequence,   gc_ops_bitwise,     gc_ops_unique,  gc_ops_signal,
     gc_ops_index,      gc_ops_gather,      gc_ops_scatter, gc_ops_topk,
     gc_ops_resize,     gc_ops_depth_space, gc_ops_pad,     gc_ops_linear_attention,
+    gc_ops_pieces,
 };
 
 const gc_op *gc_op_at(int32_t k)

@@ -114,7 +114,8 @@ enum {
     GC_OP_SELECT = 64,     /* If: see ops/select.c */
     GC_OP_POOLING = 32,    /* not chosen as a layer by default */
     GC_OP_FINISHES = 128,  /* backward honours `adds` and `rule`, which saves passes over memory */
-    GC_OP_PACKS = 256      /* infer asks of in[1] only whether it is constant: gc_is_constant */
+    GC_OP_PACKS = 256,     /* infer asks of in[1] only whether it is constant: gc_is_constant */
+    GC_OP_PLANNED = 512    /* Loop, Scan, sequences: see ops/select.c */
 };
 
 typedef struct gc_op {
@@ -140,7 +141,7 @@ extern const gc_op gc_ops_gridsample[], gc_ops_lppool[], gc_ops_unpool[], gc_ops
 extern const gc_op gc_ops_linear_attention[], gc_ops_causal_conv[], gc_ops_deform[], gc_ops_tensor_scatter[];
 extern const gc_op gc_ops_sequence[], gc_ops_bitwise[], gc_ops_unique[], gc_ops_signal[];
 extern const gc_op gc_ops_index[], gc_ops_gather[], gc_ops_scatter[], gc_ops_topk[];
-extern const gc_op gc_ops_resize[], gc_ops_depth_space[], gc_ops_pad[];
+extern const gc_op gc_ops_resize[], gc_ops_depth_space[], gc_ops_pad[], gc_ops_pieces[];
 
 /* NULL when there is no such operator in domain "". */
 const gc_op *gc_op_find(const char *name);

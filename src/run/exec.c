@@ -11,7 +11,9 @@ static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc
 {
     for (int32_t i = 0; i < run->n_hooks && slot->net_value >= 0; i++) {
         gc_hook hook = run->hooks[i];
-        if (hook.fn == NULL || &run->plan->slots[run->plan->slot_of[hook.value]] != slot || (hook.flags & phase) == 0) {
+        /* a hook that was added in this pass may be newer than the plan */
+        int32_t place = hook.value < run->plan->n_values ? run->plan->slot_of[hook.value] : -1;
+        if (hook.fn == NULL || place < 0 || &run->plan->slots[place] != slot || (hook.flags & phase) == 0) {
             continue;
         }
         gc_hook_event event;
@@ -19,7 +21,7 @@ static gc_status call_hooks(gc_run *run, const gc_slot *slot, uint32_t phase, gc
         event.struct_size = (uint32_t)sizeof event;
         event.phase = phase;
         event.run = run;
-        event.name = run->net->values[hook.value].name;
+        event.name = gc_run_value_name(run, hook.value);
         event.tensor = (gc_tensor *)(uintptr_t)(phase == GRADCAM_HOOK_FORWARD ? &slot->value : &slot->grad);
         int32_t code = hook.fn(hook.user, &event);
         if (code != 0) {
@@ -199,7 +201,9 @@ static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
         if ((s->op->flags & GC_OP_FINISHES) == 0) {
             GC_TRY(in_slices(run, rule_slice, s->call.grad_in[0], s->call.grad_out[0], err));
         }
-        run->rule_nodes[run->n_rule_nodes++] = s->node;
+        if (run->n_rule_nodes == 0 || run->rule_nodes[run->n_rule_nodes - 1] != s->node) {
+            run->rule_nodes[run->n_rule_nodes++] = s->node; /* the steps of a loop follow each other */
+        }
     }
     return GRADCAM_OK;
 }

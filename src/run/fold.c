@@ -27,6 +27,9 @@ static gc_step *lonely_convolution(gc_plan *p, int32_t value)
         return NULL;
     }
     gc_step *s = &p->steps[producer];
+    if (p->slots[slot].net_value != value || s->pack_net != p->net) {
+        return NULL; /* it has another name, as the result of a branch or a loop, that somebody may read */
+    }
     bool fits = s->op != NULL && strcmp(s->op->name, "Conv") == 0 && s->call.custom == NULL &&
                 p->slots[s->in[1]].constant && (s->call.n_in < 3 || s->in[2] < 0 || p->slots[s->in[2]].constant);
     return fits ? s : NULL;
@@ -70,12 +73,26 @@ static bool inference(const gc_plan *p, const gc_node *n)
            gc_attr_int(&attrs, "spatial", 1) == 1;
 }
 
+/* The convolution's weights and the parameters are those of the network itself. */
+static bool all_last(gc_plan *p, const gc_step *conv, const gc_node *n)
+{
+    bool lasting = p->slots[conv->in[1]].lasting;
+    if (conv->call.n_in > 2 && conv->in[2] >= 0) {
+        lasting = lasting && p->slots[conv->in[2]].lasting;
+    }
+    for (int32_t i = 1; i < 5; i++) {
+        lasting = lasting && p->slots[gc_plan_slot(p, n->in[i])].lasting;
+    }
+    return lasting;
+}
+
 static gc_status replace_weights(gc_plan *p, gc_step *conv, const gc_node *n, const gc_tensor *const *params,
                                  gc_error *err)
 {
     gc_attr_list attrs = {n->attrs, n->n_attrs};
     const gc_tensor *w = &p->slots[conv->in[1]].value;
     const gc_tensor *bias = conv->call.n_in > 2 && conv->in[2] >= 0 ? &p->slots[conv->in[2]].value : NULL;
+    int32_t lasting = all_last(p, conv, n);
     int32_t weight_slot = -1, bias_slot = -1;
     gc_slot *new_w = add_slot(p, w->ndim, w->shape, &weight_slot);
     gc_slot *new_bias = add_slot(p, 1, w->shape, &bias_slot);
@@ -88,6 +105,7 @@ static gc_status replace_weights(gc_plan *p, gc_step *conv, const gc_node *n, co
         return GC_NOMEM(err);
     }
     scale_bias(w->shape[0], bias, params, gc_attr_float(&attrs, "epsilon", 1e-5f), new_w->scale, new_bias->owned);
+    new_w->lasting = new_bias->lasting = lasting;
     conv->in[1] = weight_slot;
     conv->in[2] = bias_slot;
     conv->call.in[1] = &p->slots[weight_slot].value;

@@ -74,7 +74,7 @@ static gc_status size_block(const gc_plan *p, gc_block *b, const gc_tensor *t, g
 static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
 {
     int32_t end = 2 * p->n_steps;
-    if (s->fault != 0 || s->unused) {
+    if (s->fault != 0 || s->sequence || s->unused) {
         return GRADCAM_OK;
     }
     if (!s->constant && !s->hidden && s->root < 0) {

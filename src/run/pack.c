@@ -7,10 +7,10 @@
 #include "run/weights.h"
 
 /* Weights of the network itself, or those with a BatchNormalization in them,
-   are the same in every plan; what hangs on frozen inputs is not. */
+   are the same in every plan; what hangs on shapes or on frozen inputs is not. */
 static bool shareable(const gc_plan *p, const gc_step *s)
 {
-    return s->node >= 0 && !p->frozen;
+    return s->pack_net != NULL && p->slots[s->in[1]].lasting && !p->frozen;
 }
 
 /* Where things are while the steps of a plan are packed. */
@@ -62,7 +62,8 @@ static gc_pack_key key_of(const gc_plan *p, const gc_step *s, bool backward)
 {
     gc_pack_key key;
     memset(&key, 0, sizeof key);
-    key.node = s->node;
+    key.net = s->pack_net;
+    key.node = s->pack_node;
     key.folded = p->slots[s->in[1]].net_value < 0;
     key.backward = backward;
     key.variant = backward ? s->call.back_pack_variant : s->call.pack_variant;
@@ -96,8 +97,8 @@ static gc_status pack_shared(packer *k, gc_step *s, bool backward, gc_error *err
     const void *there = gc_packs_find(k->net, &key);
     if (there == NULL) {
         void *block = k->slab == NULL ? NULL : gc_slab_take(k->slab, (size_t)key.bytes);
-        if (block == NULL) {
-            return out_of_memory((size_t)key.bytes, err);
+        if (block == NULL) { /* a later turn packs in another form than the first */
+            return pack_own(k, s, backward, err);
         }
         GC_TRY(fill(k, s, backward, block, err));
         there = gc_packs_add(k->net, &key, k->slab, block);
@@ -122,7 +123,7 @@ static gc_status make_room(packer *k, gc_error *err)
     size_t total = 0;
     for (int32_t i = 0; i < 2 * k->p->n_steps; i++) {
         const gc_step *s = &k->p->steps[i / 2];
-        if (wants_pack(s, i % 2) && shareable(k->p, s)) {
+        if (wants_pack(s, i % 2) && shareable(k->p, s) && !s->later_turn) {
             gc_pack_key key = key_of(k->p, s, i % 2);
             size_t need = gc_packs_find(k->net, &key) != NULL ? 0 : gc_slab_need((size_t)key.bytes);
             if (need > SIZE_MAX - total) {

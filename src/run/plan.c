@@ -7,22 +7,10 @@
 
 #include "base/abi.h"
 #include "run/fold.h"
+#include "run/loop.h"
 #include "run/pack.h"
 #include "run/prune.h"
 #include "run/weights.h"
-
-int32_t gc_plan_add_slot(gc_plan *p, int32_t net_value)
-{
-    gc_slot *s = &p->slots[p->n_slots];
-    s->net_value = net_value;
-    s->other = -1;
-    s->producer = -1;
-    s->value.ctx = p->ctx;
-    if (net_value >= 0) {
-        p->slot_of[net_value] = p->n_slots;
-    }
-    return p->n_slots++;
-}
 
 static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out, gc_error *err)
 {
@@ -47,6 +35,7 @@ static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out,
 
 void gc_plan_free_step(gc_ctx *ctx, gc_step *s)
 {
+    gc_mem_free(ctx, s->own_attrs);
     gc_mem_free(ctx, s->own_pack);
     gc_mem_free(ctx, s->own_back_pack);
     gc_mem_free(ctx, s->in);
@@ -70,6 +59,7 @@ void gc_plan_free(gc_plan *p)
     for (int32_t i = 0; p->slots != NULL && i < p->n_slots; i++) {
         gc_mem_free(p->ctx, p->slots[i].owned);
         gc_mem_free(p->ctx, p->slots[i].scale);
+        gc_mem_free(p->ctx, p->slots[i].items);
     }
     gc_mem_free(p->ctx, p->steps);
     gc_mem_free(p->ctx, p->slots);
@@ -126,20 +116,6 @@ static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_err
     return p->frozen && freezable(p, k, bound) ? freeze(p, s, bound, err) : GRADCAM_OK;
 }
 
-/* The slot of a value: weights get theirs at first use. */
-int32_t gc_plan_slot(gc_plan *p, int32_t value)
-{
-    if (value < 0 || p->slot_of[value] >= 0) {
-        return value < 0 ? -1 : p->slot_of[value];
-    }
-    int32_t id = gc_plan_add_slot(p, value);
-    gc_tensor *weight = p->net->values[value].weight;
-    p->slots[id].value = *weight;
-    p->slots[id].value.refs = 0;
-    p->slots[id].constant = 1;
-    return id;
-}
-
 static void set_layout(gc_tensor *t, bool channels_last)
 {
     if (channels_last && t->ndim >= 3) {
@@ -180,19 +156,42 @@ static void name_call(const gc_plan *p, gc_op_call *c, const gc_node *n, gc_erro
     c->op_name = n->op_name;
     c->attrs.items = n->attrs;
     c->attrs.count = n->n_attrs;
-    c->opset = p->net->opset;
+    c->opset = p->scope.net->opset;
     c->custom = n->custom;
     c->err = err;
 }
 
-/* A step's slots; input slots are those of the values as they are. */
-static gc_status begin_step(gc_plan *p, const gc_node *n, gc_step *s, gc_error *err)
+/* Packed operands of a body's node are the same at every turn only if its weight is. */
+static bool packs_last(const gc_plan *p, const gc_node *n)
 {
-    GC_TRY(alloc_step(p, s, n->n_in, n->n_out, err));
-    name_call(p, &s->call, n, err);
+    const gc_scope *scope = &p->scope;
+    int32_t weight = n->n_in > 1 ? n->in[1] : -1;
+    if (scope->depth == 0 || weight < 0) {
+        return scope->depth == 0;
+    }
+    bool captured = weight >= scope->n_formals && weight < scope->net->n_inputs;
+    return scope->net->values[weight].weight != NULL || (captured && scope->depth == 1);
+}
+
+gc_status gc_plan_begin_step(gc_plan *p, const gc_node *n, int32_t index, int32_t n_in, int32_t n_out, gc_step *s,
+                             gc_error *err)
+{
+    memset(s, 0, sizeof *s);
+    s->node = p->scope.depth > 0 ? p->scope.loop : index;
+    s->pack_net = packs_last(p, n) ? p->scope.net : NULL;
+    s->pack_node = index;
+    s->later_turn = p->scope.later_turn;
     s->op = n->op;
+    name_call(p, &s->call, n, err);
     s->call.exact = p->exact;
     s->call.half = p->half;
+    return alloc_step(p, s, n_in, n_out, err);
+}
+
+/* The step of a node; input slots are those of the values as they are. */
+static gc_status begin_node(gc_plan *p, const gc_node *n, int32_t index, gc_step *s, gc_error *err)
+{
+    GC_TRY(gc_plan_begin_step(p, n, index, n->n_in, n->n_out, s, err));
     for (int32_t i = 0; i < n->n_in; i++) {
         s->in[i] = gc_plan_slot(p, n->in[i]);
         s->call.in[i] = s->in[i] < 0 ? NULL : &p->slots[s->in[i]].value;
@@ -258,9 +257,20 @@ static gc_status hold_inputs(gc_plan *p, const gc_step *s, gc_error *err)
     return GRADCAM_OK;
 }
 
+/* The outputs hang on nothing but constants of the network. */
+static bool lasts(const gc_plan *p, const gc_step *s)
+{
+    bool lasting = p->scope.depth == 0 && (s->op->flags & GC_OP_SHAPE_ONLY) == 0;
+    for (int32_t i = 0; i < s->call.n_in && lasting; i++) {
+        lasting = s->in[i] < 0 || p->slots[s->in[i]].lasting;
+    }
+    return lasting;
+}
+
 /* Runs the node now; its outputs become constants. */
 static gc_status fold(gc_plan *p, gc_step *s, gc_error *err)
 {
+    bool lasting = lasts(p, s);
     GC_TRY(count_folded(p, s));
     GC_TRY(gc_plan_hold(p, s->call.n_in > 1 ? s->in[1] : -1, err));
     for (int32_t i = 0; i < s->call.n_out; i++) {
@@ -272,6 +282,7 @@ static gc_status fold(gc_plan *p, gc_step *s, gc_error *err)
         slot->owned = gc_mem_alloc(p->ctx, (size_t)gc_numel(&slot->value) + 1, gc_dtype_size(slot->value.dtype));
         slot->value.data = slot->owned;
         slot->constant = 1;
+        slot->lasting = lasting;
         if (slot->owned == NULL) {
             return GC_NOMEM(err);
         }
@@ -338,7 +349,7 @@ static bool take_branch(gc_plan *p, const gc_node *n)
     int32_t first = *(const unsigned char *)p->slots[cond].value.data ? 1 : 1 + n->n_out;
     for (int32_t i = 0; i < n->n_out; i++) {
         if (n->out[i] >= 0) {
-            p->slot_of[n->out[i]] = gc_plan_slot(p, n->in[first + i]);
+            p->scope.slot_of[n->out[i]] = gc_plan_slot(p, n->in[first + i]);
         }
     }
     return true;
@@ -363,66 +374,136 @@ static void spoil(gc_plan *p, const gc_step *s, int32_t fault)
     }
 }
 
-/* Shape rule, then constants are computed and the others become a step. */
-static gc_status plan_node(gc_plan *p, gc_step *s, bool *folded, gc_error *err)
+static gc_status only_tensors(const gc_plan *p, gc_step *s)
 {
+    for (int32_t i = 0; i < s->call.n_in; i++) {
+        if (s->in[i] >= 0 && p->slots[s->in[i]].sequence) {
+            return gc_op_fail(&s->call, GRADCAM_E_UNSUPPORTED, "input %d is a sequence of tensors", (int)i);
+        }
+    }
+    return GRADCAM_OK;
+}
+
+/* Shape rule, then constants are computed and the others become a step. */
+static gc_status plan_step(gc_plan *p, gc_step *s, bool *folded, gc_error *err)
+{
+    GC_TRY(only_tensors(p, s));
     GC_TRY(hold_inputs(p, s, err));
     GC_TRY(s->op->infer(&s->call));
     *folded = foldable(p, s);
     return *folded ? fold(p, s, err) : set_input_layouts(p, s, err);
 }
 
-static gc_status add_node(gc_plan *p, int32_t index, gc_error *err)
+gc_status gc_plan_end_step(gc_plan *p, gc_step *s, gc_error *err)
 {
-    const gc_node *n = &p->net->nodes[index];
     gc_error why;
-    gc_step s;
     bool folded = false;
-    GC_TRY(gc_fold_batch_norm(p, n, &folded, err));
-    if (folded || take_branch(p, n)) {
-        return GRADCAM_OK;
-    }
-    memset(&s, 0, sizeof s);
+    int32_t fault = inherited_fault(p, s);
+    gc_status status = GRADCAM_OK;
     memset(&why, 0, sizeof why);
-    s.node = index;
-    gc_status status = begin_step(p, n, &s, err);
-    int32_t fault = status == GRADCAM_OK ? inherited_fault(p, &s) : 0;
-    if (status == GRADCAM_OK && fault == 0) {
-        s.call.err = &why;
-        status = plan_node(p, &s, &folded, &why);
+    if (fault == 0) {
+        s->call.err = &why;
+        status = plan_step(p, s, &folded, &why);
     }
     if (status == GRADCAM_E_NOMEM) {
-        gc_plan_free_step(p->ctx, &s);
+        gc_plan_free_step(p->ctx, s);
         return GC_NOMEM(err);
     }
     if (status != GRADCAM_OK) {
-        why.node = index;
+        why.node = s->node;
         why.status = status;
         fault = gc_plan_fault(p, &why);
     }
     if (fault != 0 || folded) {
-        spoil(p, &s, fault);
-        gc_plan_free_step(p->ctx, &s);
+        spoil(p, s, fault);
+        gc_plan_free_step(p->ctx, s);
         return GRADCAM_OK;
     }
-    set_output_layouts(p, &s, p->n_steps);
-    p->steps[p->n_steps++] = s;
+    set_output_layouts(p, s, p->n_steps);
+    p->steps[p->n_steps++] = *s;
     return GRADCAM_OK;
+}
+
+/* Loops and sequences: what they are made of is planned in their place. */
+static bool is_planned(gc_plan *p, const gc_node *n)
+{
+    if ((n->op->flags & GC_OP_PLANNED) != 0) {
+        return true;
+    }
+    int32_t slot = n->custom == NULL && strcmp(n->op->name, "Identity") == 0 ? gc_plan_slot(p, n->in[0]) : -1;
+    return slot >= 0 && p->slots[slot].sequence;
+}
+
+static gc_status add_planned(gc_plan *p, const gc_node *n, int32_t index, gc_error *err)
+{
+    gc_error why;
+    gc_op_call c;
+    int32_t fault = 0;
+    memset(&why, 0, sizeof why);
+    memset(&c, 0, sizeof c);
+    name_call(p, &c, n, &why);
+    for (int32_t i = 0; i < n->n_in && fault == 0; i++) {
+        int32_t slot = gc_plan_slot(p, n->in[i]);
+        fault = slot >= 0 ? p->slots[slot].fault : 0;
+    }
+    gc_status status = fault == 0 ? gc_plan_unroll(p, n, index, &c) : GRADCAM_OK;
+    if (status == GRADCAM_E_NOMEM) {
+        return GC_NOMEM(err);
+    }
+    if (status != GRADCAM_OK) {
+        why.node = p->scope.depth > 0 ? p->scope.loop : index;
+        why.status = status;
+        fault = gc_plan_fault(p, &why);
+    }
+    GC_TRY(gc_plan_reserve(p, (size_t)n->n_out, 0, err));
+    for (int32_t i = 0; i < n->n_out && fault != 0; i++) {
+        if (n->out[i] >= 0) {
+            p->slots[gc_plan_add_slot(p, n->out[i])].fault = fault;
+        }
+    }
+    return GRADCAM_OK;
+}
+
+gc_status gc_plan_add_node(gc_plan *p, int32_t index, gc_error *err)
+{
+    const gc_node *n = &p->scope.net->nodes[index];
+    size_t operands = (size_t)n->n_in + (size_t)n->n_out;
+    gc_step s;
+    bool folded = false;
+    /* inputs of weights and in another layout; a normalisation that is folded makes two */
+    GC_TRY(gc_plan_reserve(p, 2 * operands + 2, operands + 1, err));
+    if (p->scope.depth == 0) {
+        GC_TRY(gc_fold_batch_norm(p, n, &folded, err));
+    }
+    if (folded || take_branch(p, n)) {
+        return GRADCAM_OK;
+    }
+    if (is_planned(p, n)) {
+        return add_planned(p, n, index, err);
+    }
+    gc_status status = begin_node(p, n, index, &s, err);
+    if (status != GRADCAM_OK) {
+        gc_plan_free_step(p->ctx, &s);
+        return status;
+    }
+    return gc_plan_end_step(p, &s, err);
 }
 
 static gc_status alloc_plan(gc_plan *p, gc_error *err)
 {
     const gc_net *net = p->net;
-    size_t values = (size_t)net->n_values + 1, steps = (size_t)net->n_nodes + values + 1;
-    /* Each value in two layouts, and two folded weights for each node. */
-    p->slots = gc_mem_alloc(p->ctx, 2 * values + 2 * (size_t)net->n_nodes, sizeof *p->slots);
-    p->steps = gc_mem_alloc(p->ctx, steps, sizeof *p->steps);
+    size_t values = (size_t)p->n_values + 1;
+    GC_TRY(gc_plan_reserve(p, 2 * values, (size_t)net->n_nodes + 1, err));
     p->slot_of = gc_mem_alloc(p->ctx, values, sizeof *p->slot_of);
     p->readers = gc_mem_alloc(p->ctx, values, sizeof *p->readers);
-    if (p->slots == NULL || p->steps == NULL || p->slot_of == NULL || p->readers == NULL) {
+    if (p->slot_of == NULL || p->readers == NULL) {
         return GC_NOMEM(err);
     }
     memset(p->slot_of, 0xff, values * sizeof *p->slot_of);
+    p->scope.net = net;
+    p->scope.slot_of = p->slot_of;
+    p->scope.prefix = "";
+    p->n_planned = (uint64_t)net->n_nodes;
     return GRADCAM_OK;
 }
 
@@ -442,17 +523,17 @@ static void count_readers(gc_plan *p)
 
 static void mark_kept(gc_plan *p, const gc_wish *wish)
 {
-    for (int32_t i = 0; i < p->net->n_values; i++) {
+    for (int32_t i = 0; i < p->n_values; i++) {
         int32_t slot = p->slot_of[i];
-        if (slot >= 0 && wish->watch[i] != 0 && p->slots[slot].fault == 0) {
+        if (slot >= 0 && wish->watch[i] != 0 && gc_plan_has_value(p, slot)) {
             bool grad = (wish->watch[i] & GRADCAM_WATCH_GRAD) != 0 && !p->slots[slot].constant;
             p->slots[slot].kept = 1;
             p->slots[slot].want_grad = p->slots[slot].want_grad || grad;
         }
     }
     for (int32_t i = 0; i < p->net->n_outputs; i++) {
-        gc_slot *slot = &p->slots[gc_plan_slot(p, p->net->outputs[i])];
-        slot->kept = slot->fault == 0;
+        int32_t slot = gc_plan_slot(p, p->net->outputs[i]);
+        p->slots[slot].kept = gc_plan_has_value(p, slot);
     }
 }
 
@@ -464,8 +545,9 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
         GC_TRY(add_input(p, i, wish->inputs[i], err));
     }
     for (int32_t i = 0; i < p->net->n_nodes; i++) {
-        GC_TRY(add_node(p, i, err));
+        GC_TRY(gc_plan_add_node(p, i, err));
     }
+    GC_TRY(gc_plan_reserve(p, (size_t)p->net->n_outputs, 0, err));
     mark_kept(p, wish);
     GC_TRY(gc_plan_raise(p, err));
     GC_TRY(gc_plan_prune(p, err));
@@ -482,11 +564,14 @@ static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, 
     p->ctx = net->ctx;
     p->net = net;
     p->watch = wish->watch;
+    p->inner = wish->inner;
+    p->n_values = net->n_values + wish->n_inner;
     p->frozen = frozen;
     p->exact = wish->exact;
     p->half = wish->half;
     gc_status status = build(p, wish, err);
     p->watch = NULL;
+    p->inner = NULL;
     if (status != GRADCAM_OK) {
         gc_plan_free(p);
         return status;

@@ -30,14 +30,20 @@ typedef struct gc_slot {
     int32_t other;     /* the slot with the other layout, or -1 */
     int32_t producer;  /* step, or -1 */
     int32_t constant;
-    int32_t kept;      /* outputs, watched and hooked values */
-    int32_t want_grad; /* watched gradient */
-    int32_t active;    /* a gradient flows through it */
-    int32_t has_grad;  /* during and after a backward pass */
-    int32_t fault;     /* 1 + index into gc_plan.faults: cannot be computed */
-    int32_t unused;    /* nobody needs it, so nobody computes it */
-    int32_t hidden;    /* never stored: an earlier step goes on to its successor */
-    int32_t readers;   /* operands of steps, see run/fuse.c */
+    int32_t kept;             /* outputs, watched and hooked values */
+    int32_t want_grad;        /* watched gradient */
+    int32_t active;           /* a gradient flows through it */
+    int32_t has_grad;         /* during and after a backward pass */
+    int32_t fault;            /* 1 + index into gc_plan.faults: cannot be computed */
+    int32_t unused;           /* nobody needs it, so nobody computes it */
+    int32_t hidden;           /* never stored: an earlier step goes on to its successor */
+    int32_t readers;          /* operands of steps, see run/fuse.c */
+    const gc_net *weight_net; /* of a weight: its network, or the body of a loop, and its number there */
+    int32_t weight;
+    int32_t lasting;  /* a constant of the network: the same in every plan */
+    int32_t sequence; /* not a tensor but the list `items` of slots */
+    int32_t n_items;
+    int32_t *items;
     /* See run/join.c: stored in another slot's block, `offset` channels in. */
     int32_t root; /* or -1 */
     int32_t writer, last_reader, narrow;
@@ -53,7 +59,11 @@ typedef struct gc_step {
     gc_block *temp_memory;
     gc_block aux_memory, work_memory, back_work_memory;
     void *own_pack, *own_back_pack; /* packed operands that are not shared */
-    int32_t node;                   /* or -1 */
+    gc_attr_value *own_attrs;       /* of a step that stands for a part of its node, or NULL */
+    const gc_net *pack_net;         /* whose packed operands are shared, as those of its node pack_node; */
+    int32_t pack_node;              /* NULL: not shared */
+    int32_t later_turn;             /* in a loop: not of the first turn */
+    int32_t node;                   /* or -1; in a loop: the loop */
     int32_t backward;               /* takes part in backward passes */
     int32_t fused;                  /* another step writes its output */
     int32_t result;                 /* slot that forward writes as out[0] */
@@ -64,14 +74,34 @@ typedef struct gc_step {
 
 #define GC_MAX_FAULTS 8
 
+/* Whose nodes are being planned: the network's, or those of the body of a loop.
+   Values in a body have numbers of their own there; those that the host looks at
+   have one after the network's values, too. */
+typedef struct gc_scope {
+    const gc_net *net;
+    int32_t *slot_of;       /* per value, -1 none */
+    const int32_t *seen_as; /* in a body, per value: that number, or -1; NULL: nobody looks */
+    const char *prefix;     /* of names in it */
+    int32_t depth;          /* 0: the network */
+    int32_t loop;           /* in a body: the node of the network */
+    int32_t n_formals;      /* in a body: the inputs that change from turn to turn */
+    int32_t later_turn;     /* not the first, or inside one that is not */
+} gc_scope;
+
 typedef struct gc_plan {
     gc_ctx *ctx;
     const gc_net *net;
+    gc_scope scope;        /* while planning */
     const uint32_t *watch; /* per net value, during building */
     int32_t *readers;      /* per net value: nodes that read it, and outputs */
     gc_slot *slots;
     gc_step *steps;
-    int32_t *slot_of; /* per net value, -1 none */
+    int32_t *slot_of;         /* per net value, -1 none */
+    const char *const *inner; /* names of values in bodies that the host looks at, during building */
+    int32_t n_values;         /* of the network and of these names */
+    int32_t cap_slots, cap_steps;
+    uint64_t n_planned; /* nodes, those in bodies as often as they are planned */
+    uint64_t n_items;   /* of sequences */
     unsigned char *arena;
     size_t arena_bytes;
     uint64_t folded_bytes; /* of constants that were computed */
@@ -90,6 +120,8 @@ typedef struct gc_plan {
 typedef struct gc_wish {
     const uint32_t *watch;    /* GRADCAM_WATCH_* bits */
     gc_tensor *const *inputs; /* bound tensors, by position of the input */
+    const char *const *inner; /* n_inner names of values in bodies; `watch` goes on with them */
+    int32_t n_inner;
     int32_t exact;
     const struct gc_half *half;
 } gc_wish;
@@ -99,9 +131,28 @@ gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, g
 bool gc_plan_is_stale(const gc_plan *plan, gc_tensor *const *inputs);
 void gc_plan_free(gc_plan *plan);
 void gc_plan_free_step(gc_ctx *ctx, gc_step *step);
-/* For building: a new slot; the slot of a value, made for a weight at first use. */
-int32_t gc_plan_add_slot(gc_plan *plan, int32_t net_value);
+
+/* ---- for building: run/slots.c; values are those of the scope ---- */
+
+/* A new slot, for a value or -1; there must be room. */
+int32_t gc_plan_add_slot(gc_plan *plan, int32_t value);
+/* The slot of a value, made for a weight at first use; -1 for -1. */
 int32_t gc_plan_slot(gc_plan *plan, int32_t value);
+/* Room for that many more slots and steps; the slots may move. */
+gc_status gc_plan_reserve(gc_plan *plan, size_t slots, size_t steps, gc_error *err);
+/* The slot becomes the value's. */
+void gc_plan_assign(gc_plan *plan, int32_t value, int32_t slot);
+
+/* ---- for building: run/plan.c ---- */
+
+/* Plans one node of the scope. */
+gc_status gc_plan_add_node(gc_plan *plan, int32_t index, gc_error *err);
+/* An empty step for the node `n`, which is number `index` of the scope. */
+gc_status gc_plan_begin_step(gc_plan *plan, const gc_node *n, int32_t index, int32_t n_in, int32_t n_out, gc_step *s,
+                             gc_error *err);
+/* Computes a step whose inputs are constant, else appends it.  An error of the operator
+   becomes a fault of its outputs.  Takes what belongs to *s. */
+gc_status gc_plan_end_step(gc_plan *plan, gc_step *s, gc_error *err);
 /* Lifetimes and the arena; called by gc_plan_build. */
 gc_status gc_plan_memory(gc_plan *plan, gc_error *err);
 

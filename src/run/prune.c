@@ -14,8 +14,21 @@ int32_t gc_plan_fault(gc_plan *p, const gc_error *why)
     return p->n_faults; /* past the limit all share the last */
 }
 
-static gc_status raise(const gc_plan *p, const gc_slot *s, gc_error *err)
+bool gc_plan_has_value(const gc_plan *p, int32_t slot)
 {
+    return p->slots[slot].fault == 0 && !p->slots[slot].sequence;
+}
+
+gc_status gc_plan_raise_slot(const gc_plan *p, int32_t slot, gc_error *err)
+{
+    const gc_slot *s = &p->slots[slot];
+    if (s->sequence) {
+        return gc_fail(err, GRADCAM_E_UNSUPPORTED, "value \"%s\" is a sequence of tensors; look at one of them",
+                       s->net_value >= 0 && s->net_value < p->net->n_values ? p->net->values[s->net_value].name : "");
+    }
+    if (s->fault == 0) {
+        return GRADCAM_OK;
+    }
     const gc_error *why = &p->faults[s->fault - 1];
     if (err != NULL) {
         gc_abi_export(why, sizeof *why, err, sizeof *why);
@@ -26,27 +39,16 @@ static gc_status raise(const gc_plan *p, const gc_slot *s, gc_error *err)
 gc_status gc_plan_raise(const gc_plan *p, gc_error *err)
 {
     bool any_watched = false;
-    for (int32_t i = 0; i < p->net->n_values; i++) {
-        int32_t slot = p->slot_of[i];
-        if (slot >= 0 && p->watch[i] != 0) {
+    for (int32_t i = 0; i < p->n_values; i++) {
+        if (p->slot_of[i] >= 0 && p->watch[i] != 0) {
             any_watched = true;
-            if (p->slots[slot].fault != 0) {
-                return raise(p, &p->slots[slot], err);
-            }
+            GC_TRY(gc_plan_raise_slot(p, p->slot_of[i], err));
         }
     }
     for (int32_t i = 0; i < p->net->n_outputs && !(p->frozen && any_watched); i++) {
-        const gc_slot *s = &p->slots[p->slot_of[p->net->outputs[i]]];
-        if (s->fault != 0) {
-            return raise(p, s, err);
-        }
+        GC_TRY(gc_plan_raise_slot(p, p->slot_of[p->net->outputs[i]], err));
     }
     return GRADCAM_OK;
-}
-
-gc_status gc_plan_raise_slot(const gc_plan *p, int32_t slot, gc_error *err)
-{
-    return p->slots[slot].fault != 0 ? raise(p, &p->slots[slot], err) : GRADCAM_OK;
 }
 
 /* A step is needed when an output of it is; then so are its inputs. */

@@ -9,6 +9,8 @@
 
 /* Keeps the error; the number to put into gc_slot.fault. */
 int32_t gc_plan_fault(gc_plan *plan, const gc_error *why);
+/* The slot holds a tensor: it can be computed, and is no sequence. */
+bool gc_plan_has_value(const gc_plan *plan, int32_t slot);
 /* The error of a watched value or of an output; outputs are let pass in a frozen
    plan, the last try, when something else is watched. */
 gc_status gc_plan_raise(const gc_plan *plan, gc_error *err);

@@ -25,6 +25,30 @@ static int32_t output_slot(const gc_run *run, int32_t node)
     return slot;
 }
 
+/* All turns of a loop together. */
+static int64_t loop_flops(const gc_run *run, int32_t node)
+{
+    int64_t sum = 0;
+    for (int32_t i = 0; i < run->plan->n_steps; i++) {
+        const gc_step *s = &run->plan->steps[i];
+        if (s->node != node || s->op == NULL || s->call.custom != NULL) {
+            continue;
+        }
+        gc_flops_query q;
+        memset(&q, 0, sizeof q);
+        q.op = s->op->name;
+        q.attrs = s->call.attrs;
+        q.n_in = s->call.n_in;
+        q.out = s->out[0] < 0 ? NULL : &run->plan->slots[s->out[0]].value;
+        for (int32_t k = 0; k < s->call.n_in && k < GC_FLOPS_INPUTS; k++) {
+            q.in[k] = s->in[k] < 0 ? NULL : &run->plan->slots[s->in[k]].value;
+        }
+        int64_t flops = q.out == NULL ? 0 : gc_op_flops(&q);
+        sum = flops > INT64_MAX - sum ? INT64_MAX : sum + flops;
+    }
+    return sum;
+}
+
 int64_t gc_run_node_flops(const gc_run *run, int32_t node)
 {
     if (run == NULL || run->plan == NULL || node < 0 || node >= run->net->n_nodes) {
@@ -37,6 +61,9 @@ int64_t gc_run_node_flops(const gc_run *run, int32_t node)
     }
     if (run->plan->slots[slot].fault != 0) {
         return -1;
+    }
+    if (n->body != NULL) {
+        return loop_flops(run, node);
     }
     gc_flops_query q;
     memset(&q, 0, sizeof q);

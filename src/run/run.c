@@ -53,7 +53,7 @@ void gc_run_destroy(gc_run *run)
     gc_plan_free(run->plan);
     gc_run_free_scratch(run);
     gc_mem_free(run->ctx, run->inputs);
-    gc_mem_free(run->ctx, run->watch);
+    gc_run_free_names(run);
     gc_mem_free(run->ctx, run->hooks);
     gc_mem_free(run->ctx, run->rule_nodes);
     gc_net *net = run->net;
@@ -122,31 +122,13 @@ gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error
     return GRADCAM_OK;
 }
 
-/* A value's name, or a node's name for its first output. */
-static gc_status find_value(const gc_run *run, const char *name, int32_t *out, gc_error *err)
-{
-    if (name == NULL) {
-        return gc_fail(err, GRADCAM_E_INVALID, "the name of a value is NULL");
-    }
-    int32_t id = gc_net_find_value(run->net, name);
-    id = id >= 0 ? id : gc_net_find_node_value(run->net, name);
-    if (id < 0) {
-        return gc_fail(err, GRADCAM_E_NOT_FOUND,
-                       "the network has no value or node \"%s\"; gc_net_node_output and "
-                       "gradcam info list them",
-                       name);
-    }
-    *out = id;
-    return GRADCAM_OK;
-}
-
 gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err)
 {
     int32_t id = -1;
     if (run == NULL || what == 0 || what > (GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD)) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_run_watch: run is NULL or what is unknown");
     }
-    GC_TRY(find_value(run, name, &id, err));
+    GC_TRY(gc_run_enter_value(run, name, &id, err));
     if ((run->watch[id] | what) != run->watch[id]) {
         run->watch[id] |= what;
         forget_plan(run);
@@ -165,7 +147,7 @@ gc_status gc_run_prepare(gc_run *run, gc_error *err)
     gc_plan_free(run->plan);
     run->plan = NULL;
     run->forwarded = 0;
-    gc_wish wish = {run->watch, run->inputs, run->exact, run->half};
+    gc_wish wish = {run->watch, run->inputs, (const char *const *)run->inner, run->n_inner, run->exact, run->half};
     GC_TRY(gc_plan_build(run->net, &wish, &run->plan, err));
     run->stale = 0;
     return GRADCAM_OK;
@@ -222,6 +204,12 @@ gc_status gc_run_forward(gc_run *run, gc_error *err)
     return GRADCAM_OK;
 }
 
+/* Names in loops may be newer than the plan. */
+static int32_t slot_of(const gc_plan *p, int32_t value)
+{
+    return value < p->n_values ? p->slot_of[value] : -1;
+}
+
 static gc_status kept_slot(gc_run *run, const char *name, int32_t *out, gc_error *err)
 {
     int32_t id = -1;
@@ -231,13 +219,15 @@ static gc_status kept_slot(gc_run *run, const char *name, int32_t *out, gc_error
     if (name == NULL && run->net->n_outputs == 1) {
         name = run->net->values[run->net->outputs[0]].name;
     }
-    GC_TRY(find_value(run, name, &id, err));
+    GC_TRY(gc_run_find_value(run, name, &id, err));
     if (run->plan == NULL || !run->forwarded) {
         return gc_fail(err, GRADCAM_E_STATE, "no forward pass yet; call gc_run_forward");
     }
-    int32_t slot = run->plan->slot_of[id];
+    int32_t slot = slot_of(run->plan, id);
     if (slot >= 0) {
         GC_TRY(gc_plan_raise_slot(run->plan, slot, err));
+    } else if (id >= run->net->n_values) {
+        return gc_fail(err, GRADCAM_E_NOT_FOUND, "no turn of a loop made value \"%s\"", name);
     }
     if (slot < 0 || !(run->plan->slots[slot].kept || run->plan->slots[slot].constant)) {
         return gc_fail(err, GRADCAM_E_STATE, "value \"%s\" was not kept; call gc_run_watch before gc_run_forward",
@@ -311,12 +301,13 @@ gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, g
     if (run == NULL || desc == NULL) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_run_describe: an argument is NULL");
     }
-    GC_TRY(find_value(run, name, &id, err));
-    if (run->plan == NULL || run->plan->slot_of[id] < 0) {
+    GC_TRY(gc_run_find_value(run, name, &id, err));
+    int32_t slot = run->plan == NULL ? -1 : slot_of(run->plan, id);
+    if (slot < 0) {
         return gc_fail(err, GRADCAM_E_STATE, "\"%s\" has no shape yet; call gc_run_prepare", name);
     }
-    GC_TRY(gc_plan_raise_slot(run->plan, run->plan->slot_of[id], err));
-    gc_tensor_describe(&run->plan->slots[run->plan->slot_of[id]].value, desc);
+    GC_TRY(gc_plan_raise_slot(run->plan, slot, err));
+    gc_tensor_describe(&run->plan->slots[slot].value, desc);
     desc->data = NULL;
     return GRADCAM_OK;
 }
@@ -371,7 +362,7 @@ gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook
     if (run == NULL || fn == NULL || (flags & (GRADCAM_HOOK_FORWARD | GRADCAM_HOOK_BACKWARD)) == 0) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_run_add_hook: run or fn is NULL, or no phase is given");
     }
-    GC_TRY(find_value(run, name, &id, err));
+    GC_TRY(gc_run_enter_value(run, name, &id, err));
     if (!grow_hooks(run)) {
         return GC_NOMEM(err);
     }

@@ -22,7 +22,9 @@ struct gc_run {
     gc_net *net;
     gc_plan *plan;      /* NULL before the first prepare */
     gc_tensor **inputs; /* bound, by position */
-    uint32_t *watch;    /* per value: what hosts and hooks asked for */
+    uint32_t *watch;    /* per value, also of `inner`: what hosts and hooks asked for */
+    char **inner;       /* names of values in turns of loops; their numbers follow the network's */
+    int32_t n_inner, cap_inner;
     gc_hook *hooks;
     int32_t *rule_nodes; /* nodes touched by a rule in the last backward pass */
     int32_t n_hooks, cap_hooks;
@@ -38,6 +40,15 @@ struct gc_run {
 };
 
 void gc_run_free_scratch(gc_run *run);
+
+/* ---- run/names.c ---- */
+
+/* The number of a value, or of a node's first output. */
+gc_status gc_run_find_value(const gc_run *run, const char *name, int32_t *out, gc_error *err);
+/* The same where the name may be new: that of a value in a turn of a loop gets a number. */
+gc_status gc_run_enter_value(gc_run *run, const char *name, int32_t *out, gc_error *err);
+const char *gc_run_value_name(const gc_run *run, int32_t value);
+void gc_run_free_names(gc_run *run);
 
 /* Tells the host how many steps of a pass are done; it may stop the pass. */
 gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_error *err);

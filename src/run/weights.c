@@ -52,7 +52,7 @@ gc_status gc_plan_hold(gc_plan *p, int32_t slot, gc_error *err)
         return GRADCAM_OK;
     }
     if (s->scale == NULL) {
-        return gc_net_hold(p->net, s->net_value, &s->value.data, err);
+        return gc_net_hold(s->weight_net, s->weight, &s->value.data, err);
     }
     s->owned = gc_mem_alloc_raw(p->ctx, (size_t)gc_numel(&s->value) + 1, sizeof(float));
     if (s->owned == NULL) {

@@ -27,8 +27,9 @@ static void expect(tally *t, int ok, const char *what, const char *name)
 
 static void check_row(tally *t, const gc_op *op)
 {
-    bool stops = (op->flags & GC_OP_STOPS) != 0, picks = (op->flags & GC_OP_SELECT) != 0;
-    expect(t, op->infer != NULL && op->forward != NULL, "infer and forward", op->name);
+    bool stops = (op->flags & GC_OP_STOPS) != 0, planned = (op->flags & GC_OP_PLANNED) != 0;
+    bool picks = planned || (op->flags & GC_OP_SELECT) != 0;
+    expect(t, planned || (op->infer != NULL && op->forward != NULL), "infer and forward", op->name);
     expect(t, picks || stops == (op->backward == NULL), "either a backward function or GC_OP_STOPS", op->name);
     expect(t, op->max_in < 0 || op->min_in <= op->max_in, "min_in <= max_in", op->name);
     expect(t, op->max_out == -1 || op->max_out > 0, "outputs", op->name);
@@ -41,6 +42,9 @@ static void check_row(tally *t, const gc_op *op)
 
 static const char *gradient(const gc_op *op)
 {
+    if ((op->flags & GC_OP_PLANNED) != 0 && (op->flags & GC_OP_STOPS) == 0) {
+        return op->max_out < 0 ? "of the body" : "of the items";
+    }
     return op->backward != NULL ? "yes" : (op->flags & GC_OP_SELECT) != 0 ? "of the branch" : "none by nature";
 }
 

@@ -88,8 +88,7 @@ case("mvit", lambda: models.video.MViT((32, 32), 4, [
     models.video.mvit.MSBlockConfig(1, 16, 32, [3, 3, 3], [1, 2, 2], [1, 2, 2], [1, 1, 1]),
     models.video.mvit.MSBlockConfig(2, 32, 32, [3, 3, 3], [1, 1, 1], [1, 2, 2], [1, 1, 1])],
     residual_pool=True, residual_with_cls_embed=False, rel_pos_embed=True, proj_after_attn=True, num_classes=10),
-    (1, 3, 4, 32, 32), layer="blocks.1",
-    refused={"script17": "SequenceEmpty.*Loop", "script20_open": "SequenceEmpty.*Loop"})
+    (1, 3, 4, 32, 32), layer="blocks.1")
 case("swin3d", lambda: models.video.SwinTransformer3d([2, 4, 4], 16, [1, 2], [2, 4], [4, 4, 4], num_classes=10),
      (1, 3, 8, 32, 32), layer="norm")
 
