@@ -261,22 +261,23 @@ static void keep(results *r, gc_ctx *ctx, gc_tensor *t)
 
 static gc_run *new_run(gc_ctx *ctx, gc_net *net, results *r)
 {
-    static float pixels[32 * SIDE * SIDE];
     gc_tensor_desc d;
     gc_tensor *x = NULL;
     gc_run *run = NULL;
     memset(&d, 0, sizeof d);
-    for (uint32_t k = 0; k < 32 * SIDE * SIDE; k++) {
-        pixels[k] = noise(k);
-    }
     d.dtype = GRADCAM_F32;
     d.ndim = 4;
     d.shape[0] = 1;
     d.shape[1] = 32;
     d.shape[2] = d.shape[3] = SIDE;
-    d.data = pixels;
     r->status = gc_run_create(net, &run, &r->err);
     r->status = r->status ? r->status : gc_tensor_create(ctx, &d, &x, &r->err);
+    if (r->status == GRADCAM_OK) {
+        gc_tensor_describe(x, &d);
+        for (uint32_t k = 0; k < 32 * SIDE * SIDE; k++) {
+            ((float *)d.data)[k] = noise(k);
+        }
+    }
     r->status = r->status ? r->status : gc_run_set_input(run, NULL, x, &r->err);
     gc_tensor_unref(x);
     return run;
