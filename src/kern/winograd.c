@@ -8,29 +8,25 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "kern/conv.h"
+#include "kern/share.h"
 
 enum { BLOCK_FEW = 42, BLOCK_MANY = 56, BLOCK_CHANNELS = 256, PLANE_PAD = 32, MAX_PLANES = 36, MAX_NR = 32 };
-enum { CLAIM_FLOATS = 32 }; /* two cache lines, which are fetched together */
 
 /* The work is cut into items: a block of tiles and a group of panels of output
    channels.  A worker has a slot of scratch: the transformed tiles of the block
-   that it has last seen, their products with one group, and a padded tile.
-   It works off its own run of items and then what others have left, so that a
-   worker meets the same part of the picture as in the layer before. */
+   that it has last seen, their products with one group, and a padded tile. */
 typedef struct wino {
     const gc_gather *g;
     const float *in;
     const float *packed;
     const gc_epilogue *epi;
     float *out;
-    float *scratch;
     int64_t m, size, planes;
     int64_t tiles_y, tiles_x, tiles;
     int64_t block; /* tiles of a block, at most */
     int64_t blocks;
     int64_t panels, groups;
     int64_t columns; /* output channels of a group, at most */
-    int64_t slot_floats;
     int32_t workers;
     int32_t reserved0;
 } wino;
@@ -108,7 +104,7 @@ static int64_t out_plane(const wino *w)
 /* Both sets of planes and one tile with its padding for each worker. */
 static int64_t slot_floats(const wino *w)
 {
-    return CLAIM_FLOATS + w->planes * (in_plane(w) + out_plane(w) + w->g->in_c);
+    return GC_SHARE_FLOATS + w->planes * (in_plane(w) + out_plane(w) + w->g->in_c);
 }
 
 int64_t gc_wino_scratch(const gc_gather *g, int32_t m, int32_t workers)
@@ -229,45 +225,23 @@ static void multiply(const wino *w, int64_t plane, int64_t count, int64_t column
 }
 
 /* `held` is the block whose transformed tiles lie in the slot. */
-static void run_item(const wino *w, int64_t item, float *slot, int64_t *held)
+static void run_item(const void *task, int64_t item, float *slot, int64_t *held)
 {
+    const wino *w = task;
     int64_t block = item / w->groups, group = item % w->groups, nr = w->g->kern->nr;
     int64_t first = w->tiles * block / w->blocks, count = w->tiles * (block + 1) / w->blocks - first;
     int64_t column = w->panels * group / w->groups * nr;
     int64_t columns = min64(w->panels * (group + 1) / w->groups * nr, w->g->out_c) - column;
-    float *in = slot + CLAIM_FLOATS, *out = in + w->planes * in_plane(w), *patch = out + w->planes * out_plane(w);
+    float *out = slot + w->planes * in_plane(w), *patch = out + w->planes * out_plane(w);
     for (int64_t i = 0; i < count && *held != block; i++) {
-        transform_in(w, first + i, i, in, patch);
+        transform_in(w, first + i, i, slot, patch);
     }
     *held = block;
     for (int64_t plane = 0; plane < w->planes; plane++) {
-        multiply(w, plane, count, column, columns, in, out);
+        multiply(w, plane, count, column, columns, slot, out);
     }
     for (int64_t i = 0; i < count; i++) {
         transform_out(w, first + i, i, column, columns, out);
-    }
-}
-
-/* The number of items of the run of worker `index` that are claimed. */
-static int32_t *claimed(const wino *w, int64_t index)
-{
-    return (int32_t *)(void *)(w->scratch + index * w->slot_floats);
-}
-
-static void slot_task(void *task, uint32_t index)
-{
-    const wino *w = task;
-    int64_t items = w->blocks * w->groups, held = -1;
-    float *slot = w->scratch + (int64_t)index * w->slot_floats;
-    for (int64_t i = 0; i < w->workers; i++) {
-        int64_t run = (index + i) % w->workers, begin = items * run / w->workers;
-        int64_t end = items * (run + 1) / w->workers;
-        for (int64_t at = begin; at < end;) {
-            at = begin + gc_atomic_add(claimed(w, run), 1) - 1;
-            if (at < end) {
-                run_item(w, at, slot, &held);
-            }
-        }
     }
 }
 
@@ -280,12 +254,8 @@ gc_status gc_wino_run(const gc_ctx *ctx, const gc_gather *g, int32_t m, const fl
     w.packed = packed;
     w.epi = epi;
     w.out = out;
-    w.scratch = scratch;
-    w.slot_floats = slot_floats(&w);
-    for (int32_t i = 0; i < workers; i++) {
-        *claimed(&w, i) = 0;
-    }
-    return gc_parallel(ctx, slot_task, &w, (uint32_t)workers);
+    gc_share share = {run_item, &w, scratch, slot_floats(&w), w.blocks * w.groups, workers, 0};
+    return gc_share_run(ctx, &share);
 }
 
 /* ---- weights ---- */

@@ -53,6 +53,15 @@ typedef struct gc_conv_pass {
 /* False for ConvTranspose and for weights that are no constants. */
 bool gc_conv_pass_of(gc_op_call *c, gc_conv_pass *pass);
 
+/* ---- conv_columns.c: to the big image where few channels come out ---- */
+
+bool gc_conv_by_columns(const gc_conv *v, bool scatter);
+gc_status gc_conv_columns_sizes(const gc_conv *v, gc_conv_need *need);
+void gc_conv_columns_pack(const gc_conv *v, const float *weights, float *packed);
+/* Every element of `big` is written; bias may be NULL. */
+gc_status gc_conv_columns_run(const gc_ctx *ctx, const gc_conv *v, const float *small, const float *packed,
+                              const float *bias, float *big, float *scratch);
+
 /* ---- conv_sparse.c ---- */
 
 /* A 1x1 convolution at stride 1 without groups. */

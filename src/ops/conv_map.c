@@ -1,21 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The two linear maps of ops/conv.h as passes of the convolution kernels, and
-   for few channels as a product with a column matrix. */
+/* The two linear maps of ops/conv.h as passes of the convolution kernels. */
 #include <math.h>
 #include <string.h>
 
 #include "base/size.h"
-#include "kern/gemm.h"
 #include "ops/conv.h"
-
-/* Column buffer, in floats: about 256 KB, but enough rows to pay for packing
-   the weights, and bounded for huge kernels. */
-enum { COL_FLOATS = 65536, COL_MIN_ROWS = 384, COL_MAX_FLOATS = 4 << 20, CHANNEL_CHUNK = 32, MAX_PASSES = 64 };
-
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
 
 static int64_t max64(int64_t x, int64_t y)
 {
@@ -111,143 +100,6 @@ static void weights_of(const gc_conv *v, bool scatter, const float *data, gc_con
     memcpy(w->kernel, v->w.kernel, sizeof w->kernel);
 }
 
-/* ---- columns: few channels come out, or very many passes ---- */
-
-static bool by_columns(const gc_conv *v, bool scatter)
-{
-    bool depthwise = v->big_g == 1 && v->small_g == 1 && v->groups >= v->kern->vl;
-    if (!scatter || (depthwise && pass_count(v, true) <= MAX_PASSES)) {
-        return false;
-    }
-    bool one_tap = v->w.taps == 1;
-    return (v->big_g < v->kern->vl && !one_tap) || pass_count(v, true) > MAX_PASSES;
-}
-
-typedef struct columns {
-    const gc_conv *v;
-    float *big; /* at the first channel of the group */
-    float *col; /* [count][taps][big_g] */
-    int64_t row, count;
-    int64_t chunk; /* channels of a task */
-} columns;
-
-static int64_t col_depth(const gc_conv *v)
-{
-    return v->w.taps * v->big_g;
-}
-
-static int64_t col_rows(const gc_conv *v)
-{
-    return v->w.images * v->w.pixels_out;
-}
-
-static int64_t col_block(const gc_conv *v)
-{
-    int64_t block = max64(COL_FLOATS / col_depth(v), COL_MIN_ROWS);
-    block = min64(block, max64(COL_MAX_FLOATS / col_depth(v), 8));
-    return max64(1, min64(block, col_rows(v)));
-}
-
-/* The taps lo .. hi of one kernel line (z, y) that lie inside the big image;
-   `pixel` is where tap 0 would lie, taps are dilation[2] pixels apart. */
-typedef struct tap_line {
-    int64_t pixel, lo, hi;
-} tap_line;
-
-static tap_line line_at(const gc_window *w, int64_t image, const int64_t *place, int64_t line)
-{
-    tap_line t = {0, 0, 0};
-    int64_t z = place[0] * w->stride[0] - w->pad_begin[0] + line / w->kernel[1] * w->dilation[0];
-    int64_t y = place[1] * w->stride[1] - w->pad_begin[1] + line % w->kernel[1] * w->dilation[1];
-    int64_t x = place[2] * w->stride[2] - w->pad_begin[2], d = w->dilation[2];
-    if (z < 0 || z >= w->in[0] || y < 0 || y >= w->in[1] || x >= w->in[2]) {
-        return t;
-    }
-    t.pixel = ((image * w->in[0] + z) * w->in[1] + y) * w->in[2] + x;
-    t.lo = x < 0 ? min64((d - 1 - x) / d, w->kernel[2]) : 0;
-    t.hi = max64(t.lo, min64(w->kernel[2], (w->in[2] - 1 - x + d) / d));
-    return t;
-}
-
-/* Adds the columns back; each task has its own channels, so the order of the
-   sums is fixed. */
-static void col2im_task(void *task, uint32_t index)
-{
-    const columns *j = task;
-    const gc_conv *v = j->v;
-    int64_t c0 = (int64_t)index * CHANNEL_CHUNK, width = min64(CHANNEL_CHUNK, v->big_g - c0);
-    int64_t lines = v->w.kernel[0] * v->w.kernel[1], depth = col_depth(v);
-    for (int64_t r = 0; r < j->count; r++) {
-        int64_t place[3], image = gc_window_split(v->w.out, j->row + r, place);
-        for (int64_t line = 0; line < lines; line++) {
-            tap_line t = line_at(&v->w, image, place, line);
-            const float *col = j->col + r * depth + line * v->w.kernel[2] * v->big_g + c0;
-            float *to = j->big + t.pixel * v->big_c + c0;
-            int64_t step = v->w.dilation[2] * v->big_c;
-            if (step == width && width == v->big_g) { /* neighbouring taps are neighbouring floats */
-                for (int64_t k = t.lo * width; k < t.hi * width; k++) {
-                    to[k] += col[k];
-                }
-                continue;
-            }
-            for (int64_t tap = t.lo; tap < t.hi; tap++) {
-                for (int64_t k = 0; k < width; k++) {
-                    to[tap * step + k] += col[tap * v->big_g + k];
-                }
-            }
-        }
-    }
-}
-
-/* ONNX [small_c][big_g][taps] to [small_c][taps][big_g], the order of the columns. */
-static void permute_weights(const gc_conv *v, const float *from, float *to)
-{
-    int64_t width = v->big_g, taps = v->w.taps;
-    for (int64_t r = 0; r < v->small_c; r++, from += width * taps, to += width * taps) {
-        for (int64_t tap = 0; tap < taps; tap++) {
-            for (int64_t k = 0; k < width; k++) {
-                to[tap * width + k] = from[k * taps + tap];
-            }
-        }
-    }
-}
-
-static void fill_big(const gc_conv *v, const float *bias, float *to)
-{
-    int64_t pixels = v->w.images * v->w.pixels_in;
-    if (bias == NULL) {
-        memset(to, 0, (size_t)(pixels * v->big_c) * sizeof(float));
-    }
-    for (int64_t p = 0; bias != NULL && p < pixels; p++) {
-        memcpy(to + p * v->big_c, bias, (size_t)v->big_c * sizeof(float));
-    }
-}
-
-static gc_status apply_columns(gc_op_call *c, const gc_conv *v, const float *small, const float *weights, float *big,
-                               float *scratch)
-{
-    int64_t depth = col_depth(v), block = col_block(v);
-    columns j = {v, big, scratch, 0, 0, 0};
-    for (j.row = 0; j.row < col_rows(v); j.row += block) {
-        j.count = min64(block, col_rows(v) - j.row);
-        for (int64_t g = 0; g < v->groups; g++) {
-            j.big = big + g * v->big_g;
-            GC_TRY(gc_gemm(c->ctx, j.count, depth, v->small_g, small + j.row * v->small_c + g * v->small_g, v->small_c,
-                           1, weights + g * v->small_g * depth, depth, 1, 0.0f, j.col, depth, scratch + block * depth));
-            GC_TRY(gc_parallel(c->ctx, col2im_task, &j, (uint32_t)((v->big_g + CHANNEL_CHUNK - 1) / CHANNEL_CHUNK)));
-        }
-    }
-    return GRADCAM_OK;
-}
-
-static gc_status column_sizes(const gc_conv *v, gc_conv_need *need)
-{
-    int64_t gemm = (int64_t)gc_gemm_work(col_block(v), col_depth(v), v->small_g);
-    bool fits = gc_mul_ok(v->small_c, col_depth(v), &need->packed) &&
-                gc_mul_ok(col_block(v), col_depth(v), &need->scratch) && gc_add_ok(need->scratch, gemm, &need->scratch);
-    return fits ? GRADCAM_OK : GRADCAM_E_LIMIT;
-}
-
 /* ---- both ways ---- */
 
 bool gc_conv_gather(const gc_conv *v, gc_gather *g)
@@ -284,7 +136,7 @@ static gc_status pass_sizes(const gc_conv *v, bool scatter, gc_conv_need *need)
 gc_status gc_conv_sizes(gc_op_call *c, const gc_conv *v, bool scatter, gc_conv_need *need)
 {
     memset(need, 0, sizeof *need);
-    gc_status status = by_columns(v, scatter) ? column_sizes(v, need) : pass_sizes(v, scatter, need);
+    gc_status status = gc_conv_by_columns(v, scatter) ? gc_conv_columns_sizes(v, need) : pass_sizes(v, scatter, need);
     if (status != GRADCAM_OK || !gc_add_ok(need->packed, gc_conv_bias_block(v, scatter) + 16, &need->packed)) {
         return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
     }
@@ -300,8 +152,8 @@ gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bo
         memcpy(block, c->in[2]->data, (size_t)channels * sizeof(float));
     }
     block += gc_conv_bias_block(v, scatter);
-    if (by_columns(v, scatter)) {
-        permute_weights(v, data, block);
+    if (gc_conv_by_columns(v, scatter)) {
+        gc_conv_columns_pack(v, data, block);
         return GRADCAM_OK;
     }
     gc_conv_weights w;
@@ -315,6 +167,17 @@ gc_status gc_conv_pack_weights(gc_op_call *c, const gc_conv *v, bool scatter, bo
         }
     }
     return GRADCAM_OK;
+}
+
+static void fill_big(const gc_conv *v, const float *bias, float *to)
+{
+    int64_t pixels = v->w.images * v->w.pixels_in;
+    if (bias == NULL) {
+        memset(to, 0, (size_t)(pixels * v->big_c) * sizeof(float));
+    }
+    for (int64_t p = 0; bias != NULL && p < pixels; p++) {
+        memcpy(to + p * v->big_c, bias, (size_t)v->big_c * sizeof(float));
+    }
 }
 
 /* Bias in place of the sums of a pass without taps. */
@@ -355,9 +218,8 @@ gc_status gc_conv_apply(gc_op_call *c, const gc_conv *v, bool scatter, bool forw
 {
     const float *weights = block + gc_conv_bias_block(v, scatter);
     gc_epilogue epi = gc_conv_epilogue(c, forward, block);
-    if (by_columns(v, scatter)) {
-        fill_big(v, epi.bias, to);
-        return apply_columns(c, v, from, weights, to, scratch);
+    if (gc_conv_by_columns(v, scatter)) {
+        return gc_conv_columns_run(c->ctx, v, from, weights, epi.bias, to, scratch);
     }
     if (some_pass_is_empty(v, scatter)) {
         fill_big(v, epi.bias, to);

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Convolutions whose weights and bias are computed values: all gradients."""
+"""Convolutions whose weights and bias are computed values: all gradients; and maps to few channels, which are made in
+bands of the image."""
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 from one_op import build, check, run
 
@@ -35,6 +37,29 @@ def test_transposed(x, w, groups, stride, padding, dilation):
     check("ConvTranspose", [image(*x), image(*w), image(w[1] * groups)],
           lambda a, b, c: conv(a, b, c, stride, padding, 0, groups, dilation), data=(0, 1, 2), group=groups,
           strides=[stride] * rank, pads=[padding] * 2 * rank, dilations=[dilation] * rank)
+
+
+# What has few channels is the input of Conv and the output of ConvTranspose; the last moves by more than 64 pixels.
+FEW = [((2, 3, 80, 420), (6, 3, 7, 7), 1, 2, 3, 1), ((1, 3, 60, 24), (5, 3, 3, 3), 1, 1, 1, 1),
+       ((1, 4, 50, 9), (6, 2, 3, 3), 2, 1, 1, 2), ((2, 2, 70), (4, 2, 3), 1, 2, 0, 1),
+       ((1, 2, 30, 5, 6), (3, 2, 3, 2, 3), 1, 1, 1, 1), ((1, 1, 200), (4, 1, 16), 1, 8, 4, 1),
+       ((1, 20, 120, 27), (4, 20, 9, 9), 1, 9, 0, 1)]
+
+
+@pytest.mark.parametrize("x,w,groups,stride,padding,dilation", FEW)
+def test_few_channels(x, w, groups, stride, padding, dilation):
+    rank = len(x) - 2
+    conv = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+    attributes = {"group": groups, "strides": [stride] * rank, "pads": [padding] * 2 * rank,
+                  "dilations": [dilation] * rank}
+    weights, bias, big_bias = image(*w), image(w[0]), image(x[1])
+    kernel, last, big_last = (torch.tensor(a, dtype=torch.float64) for a in (weights, bias, big_bias))
+    check("Conv", [image(*x), weights, bias],
+          lambda a: conv(a, kernel, last, stride, padding, dilation, groups), **attributes)
+    small = [(n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(x[2:], w[2:])]
+    check("ConvTranspose", [image(x[0], w[0], *small), weights, big_bias],
+          lambda a: transposed(a, kernel, big_last, stride, padding, 0, groups, dilation), **attributes)
 
 
 @pytest.mark.parametrize("data", [(1,), (2,), (0, 1), (1, 2)])
