@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "ops/spatial_mean.h"
 
-#include "base/size.h"
+#include <string.h>
 
-enum { SLICE = 32, BLOCK = 1024, ROW_CHUNK = 16 };
+#include "base/size.h"
+#include "kern/kern.h"
+
+/* Pixels of a block, of a line if that is shorter but no few; channels that are
+   put together at once. */
+enum { BLOCK = 128, SHORT = 4, CHANNELS = 64, ROW_CHUNK = 16 };
 
 typedef struct mean_job {
+    const gc_kern *kern;
     int64_t images, pixels, channels;
-    int64_t slices, blocks; /* of channels, of pixels */
+    int64_t block, blocks; /* of pixels */
     const float *x;
     float *y;
-    double *partial; /* [images][blocks][channels] */
+    float *partial; /* [images][blocks][channels] */
 } mean_job;
 
 static int64_t min64(int64_t a, int64_t b)
@@ -18,13 +24,19 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+int64_t gc_spatial_mean_block(const gc_tensor *x)
+{
+    int64_t line = x->shape[x->ndim - 1];
+    return line >= SHORT && line <= BLOCK ? line : BLOCK;
+}
+
 static void measure(const gc_tensor *x, mean_job *j)
 {
     j->images = x->shape[0];
     j->channels = x->shape[1];
     j->pixels = gc_shape_numel(x->ndim - 2, x->shape + 2);
-    j->slices = (j->channels + SLICE - 1) / SLICE;
-    j->blocks = (j->pixels + BLOCK - 1) / BLOCK;
+    j->block = gc_spatial_mean_block(x);
+    j->blocks = (j->pixels + j->block - 1) / j->block;
 }
 
 bool gc_spatial_mean_fits(const gc_tensor *x, size_t *work_bytes)
@@ -35,55 +47,56 @@ bool gc_spatial_mean_fits(const gc_tensor *x, size_t *work_bytes)
         return false;
     }
     measure(x, &j);
-    bool fits = j.pixels >= 1 && j.pixels <= INT32_MAX && gc_mul_ok(j.images, j.slices, &n) &&
-                gc_mul_ok(n, j.blocks, &n) && n <= INT32_MAX && gc_mul_ok(j.images, j.pixels, &n) && n <= INT32_MAX &&
+    bool fits = j.pixels >= 1 && j.pixels <= INT32_MAX && gc_mul_ok(j.images, j.pixels, &n) && n <= INT32_MAX &&
                 gc_mul_ok(j.images * j.blocks, j.channels, &n) && n <= INT32_MAX;
-    *work_bytes = fits ? (size_t)n * sizeof(double) : 0;
+    *work_bytes = fits ? (size_t)n * sizeof(float) : 0;
     return fits;
 }
 
-/* A slice of channels over a block of pixels. */
+void gc_spatial_mean_sum(const gc_kern *kern, int64_t pixels, int64_t channels, const float *x, float *sum)
+{
+    static const float one = 1.0f;
+    memset(sum, 0, (size_t)channels * sizeof *sum);
+    kern->axpys(&one, 0, x, channels, pixels, channels, sum);
+}
+
+void gc_spatial_mean_join(int64_t blocks, int64_t pixels, int64_t channels, const float *sums, float *y)
+{
+    for (int64_t first = 0; first < channels; first += CHANNELS) {
+        int64_t n = min64(CHANNELS, channels - first);
+        double total[CHANNELS] = {0};
+        for (int64_t b = 0; b < blocks; b++) {
+            const float *sum = sums + b * channels + first;
+            for (int64_t k = 0; k < n; k++) {
+                total[k] += (double)sum[k];
+            }
+        }
+        for (int64_t k = 0; k < n; k++) {
+            y[first + k] = (float)(total[k] / (double)pixels);
+        }
+    }
+}
+
 static void sum_task(void *task, uint32_t index)
 {
     const mean_job *j = task;
-    int64_t slice = index % j->slices, part = index / j->slices, block = part % j->blocks, image = part / j->blocks;
-    int64_t first = block * BLOCK, count = min64(BLOCK, j->pixels - first), n = j->channels;
-    int64_t k0 = slice * SLICE, width = min64(SLICE, n - k0);
-    const float *x = j->x + (image * j->pixels + first) * n + k0;
-    double sum[SLICE] = {0};
-    if (width == SLICE) {
-        for (int64_t p = 0; p < count; p++, x += n) {
-            for (int64_t k = 0; k < SLICE; k++) {
-                sum[k] += (double)x[k];
-            }
-        }
-    } else {
-        for (int64_t p = 0; p < count; p++, x += n) {
-            for (int64_t k = 0; k < width; k++) {
-                sum[k] += (double)x[k];
-            }
-        }
-    }
-    for (int64_t k = 0; k < width; k++) {
-        j->partial[part * n + k0 + k] = sum[k];
-    }
+    int64_t first = index % j->blocks * j->block, image = index / j->blocks;
+    gc_spatial_mean_sum(j->kern, min64(j->block, j->pixels - first), j->channels,
+                        j->x + (image * j->pixels + first) * j->channels, j->partial + index * j->channels);
 }
 
 gc_status gc_spatial_mean_forward(gc_op_call *c)
 {
     mean_job j;
     measure(c->in[0], &j);
+    j.kern = gc_kern_of(c->ctx);
     j.x = c->in[0]->data;
     j.partial = c->work;
     j.y = c->out[0]->data;
-    GC_TRY(gc_parallel(c->ctx, sum_task, &j, (uint32_t)(j.images * j.blocks * j.slices)));
-    for (int64_t i = 0; i < j.images * j.channels; i++) {
-        const double *from = j.partial + i / j.channels * j.blocks * j.channels + i % j.channels;
-        double sum = 0.0;
-        for (int64_t block = 0; block < j.blocks; block++) {
-            sum += from[block * j.channels];
-        }
-        j.y[i] = (float)(sum / (double)j.pixels);
+    GC_TRY(gc_parallel(c->ctx, sum_task, &j, (uint32_t)(j.images * j.blocks)));
+    for (int64_t i = 0; i < j.images; i++) {
+        gc_spatial_mean_join(j.blocks, j.pixels, j.channels, j.partial + i * j.blocks * j.channels,
+                             j.y + i * j.channels);
     }
     return GRADCAM_OK;
 }
