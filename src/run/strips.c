@@ -21,6 +21,7 @@ enum { MOST_STAGES = 3, WINDOW_FLOATS = 96 << 10, MAP_BYTES = 512 << 10, WEIGHT_
 
 typedef struct stage {
     gc_conv_pass pass;
+    const float *scale;        /* [images][channels]: not a convolution but a product with it */
     int64_t in_line, out_line; /* floats from line to line; of windows where there are any */
     int64_t lines;             /* of an image of its output */
     int64_t room, window;      /* lines and first float of its window */
@@ -70,16 +71,59 @@ static bool is_flat(const gc_gather *g)
     return flat;
 }
 
-static bool light(const gc_gather *g)
+static bool light(const gc_gather *g, int64_t most)
 {
     int64_t taps = g->dim[1].taps * g->dim[2].taps;
-    return g->groups == 1 && taps * g->in_c * g->out_c * (int64_t)sizeof(float) <= WEIGHT_BYTES;
+    return g->groups == 1 && taps * g->in_c * g->out_c * (int64_t)sizeof(float) <= most;
+}
+
+static bool is_narrow(const gc_conv_pass *a, int64_t most)
+{
+    return a->method == GC_CONV_DIRECT && is_flat(&a->gather) && light(&a->gather, most);
+}
+
+static bool is_free(const gc_step *s)
+{
+    return s->op != NULL && s->call.custom == NULL && !s->fused && !s->backward && s->before < 0 && s->result >= 0;
 }
 
 static bool may_join(gc_step *s, gc_conv_pass *pass)
 {
-    return s->op != NULL && s->call.custom == NULL && !s->fused && !s->backward && s->before < 0 && s->result >= 0 &&
-           gc_conv_pass_of(&s->call, pass) && is_plane(&pass->gather);
+    return is_free(s) && gc_conv_pass_of(&s->call, pass) && is_plane(&pass->gather);
+}
+
+/* Which operand of a Mul has one number for each image and channel of the other,
+   a picture; -1: none, or not a Mul. */
+static int32_t scale_of(const gc_op_call *c)
+{
+    if (strcmp(c->op_name, "Mul") != 0 || c->in[0]->ndim != 4 || c->in[1]->ndim != 4) {
+        return -1;
+    }
+    int32_t k = c->in[0]->shape[2] * c->in[0]->shape[3] == 1 ? 0 : 1;
+    const gc_tensor *scale = c->in[k], *map = c->in[1 - k];
+    bool fits = scale->shape[0] == map->shape[0] && scale->shape[1] == map->shape[1] &&
+                scale->shape[2] * scale->shape[3] == 1 && map->dtype == GRADCAM_F32 && gc_is_cl(map) &&
+                !gc_is_row(map) && gc_cl_pixel(map) == map->shape[1] && gc_numel(map) > 0;
+    return fits && (gc_is_row(scale) || gc_is_cl(scale)) ? k : -1;
+}
+
+/* A product as a gather that takes every pixel as it is. */
+static void scale_pass(const gc_op_call *c, int32_t k, stage *s)
+{
+    const gc_tensor *map = c->in[1 - k];
+    gc_gather *g = &s->pass.gather;
+    s->scale = c->in[k]->data;
+    s->pass.method = GC_CONV_DEPTHWISE;
+    s->pass.in = map->data;
+    s->pass.out = c->out[0]->data;
+    g->images = map->shape[0];
+    g->groups = g->in_pixel = g->out_pixel = map->shape[1];
+    g->in_c = g->out_c = 1;
+    for (int i = 0; i < 3; i++) {
+        gc_conv_dim *d = &g->dim[i];
+        d->in = d->out = d->places = i == 0 ? 1 : map->shape[i + 1];
+        d->stride = d->dilation = d->taps = d->tap_step = d->out_step = 1;
+    }
 }
 
 /* The step that takes a dense or depthwise convolution's hidden result. */
@@ -123,16 +167,29 @@ static void find_chain(gc_plan *p, int32_t first)
         return;
     }
     bool deep = a.method == GC_CONV_DEPTHWISE;
-    int32_t second = deep || (a.method == GC_CONV_DIRECT && light(&a.gather)) ? next_stage(p, first, &b) : -1;
+    bool begins = deep || (a.method == GC_CONV_DIRECT && light(&a.gather, WEIGHT_BYTES));
+    int32_t second = begins ? next_stage(p, first, &b) : -1;
     if (second < 0 || !is_large(p, p->steps[first].result) || !enough_lines(p, &b.gather) ||
-        (deep ? b.method != GC_CONV_DIRECT || !is_flat(&b.gather) || !light(&b.gather)
-              : b.method != GC_CONV_DEPTHWISE)) {
+        (deep ? !is_narrow(&b, WEIGHT_BYTES) : b.method != GC_CONV_DEPTHWISE)) {
         return;
     }
     link_steps(p, first, second);
     int32_t third = deep || p->steps[second].residual >= 0 ? -1 : next_stage(p, second, &a);
-    if (third >= 0 && a.method == GC_CONV_DIRECT && is_flat(&a.gather) && light(&a.gather)) {
+    if (third >= 0 && is_narrow(&a, WEIGHT_BYTES)) {
         link_steps(p, second, third);
+    }
+}
+
+/* A product of channels with numbers, and the convolution behind it. */
+static void find_scaled(gc_plan *p, int32_t first)
+{
+    gc_conv_pass a;
+    if (!is_free(&p->steps[first]) || scale_of(&p->steps[first].call) < 0) {
+        return;
+    }
+    int32_t second = next_stage(p, first, &a);
+    if (second >= 0 && is_narrow(&a, 2 * WEIGHT_BYTES) && enough_lines(p, &a.gather)) {
+        link_steps(p, first, second);
     }
 }
 
@@ -144,6 +201,7 @@ void gc_plan_strips(gc_plan *p)
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         find_chain(p, i);
+        find_scaled(p, i);
     }
 }
 
@@ -206,7 +264,10 @@ static bool read_stages(gc_plan *p, gc_step *last, chain *c)
     int32_t i = c->n;
     for (gc_step *s = last; s != NULL; s = s->before < 0 ? NULL : &p->steps[s->before]) {
         stage *g = &c->stages[--i];
-        if (!gc_conv_pass_of(&s->call, &g->pass)) {
+        int32_t scale = scale_of(&s->call);
+        if (scale >= 0) {
+            scale_pass(&s->call, scale, g);
+        } else if (!gc_conv_pass_of(&s->call, &g->pass)) {
             return false;
         }
         g->in_line = g->pass.gather.dim[2].in * g->pass.gather.in_pixel;
@@ -249,11 +310,26 @@ gc_status gc_strips_size(gc_plan *p, gc_step *s, gc_error *err)
 
 /* ---- running ---- */
 
+static void scale_lines(const stage *s, int64_t image, const float *restrict in, int64_t pixels, float *restrict out)
+{
+    int64_t channels = s->pass.gather.groups;
+    const float *restrict scale = s->scale + image * channels;
+    for (int64_t p = 0; p < pixels; p++, in += channels, out += channels) {
+        for (int64_t k = 0; k < channels; k++) {
+            out[k] = in[k] * scale[k];
+        }
+    }
+}
+
 /* Lines y of stage i from lines x, which begin at `in`. */
 static void make_lines(const chain *c, int32_t i, int64_t image, lines x, const float *in, lines y, float *out,
                        float *scratch)
 {
     const stage *s = &c->stages[i];
+    if (s->scale != NULL) {
+        scale_lines(s, image, in, (y.last - y.first) * s->pass.gather.dim[2].places, out);
+        return;
+    }
     gc_gather g = cut(s, x, y);
     gc_epilogue epi = s->pass.epi;
     if (epi.residual != NULL) {

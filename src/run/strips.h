@@ -5,8 +5,9 @@
 #include "run/plan.h"
 
 /* Depth-first strips: a wide 1x1 convolution, the depthwise one behind it and
-   the 1x1 one that makes it narrow again, or two of them, run a few lines at a
-   time, so that the wide maps between them never leave the cache.  The last step
+   the 1x1 one that makes it narrow again, or two of them, or a product of each
+   channel with a number (squeeze-and-excitation) and the 1x1 convolution behind it,
+   run a few lines at a time, so that the wide maps between them never leave the cache.  The last step
    of a chain runs them all: the others are `fused`, their results hidden.
    Results are those of the steps one by one, to the bit. */
 

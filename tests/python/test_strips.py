@@ -116,6 +116,35 @@ def test_strips(case):
             assert np.array_equal(y, whole), threads
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("shape", [(1, 96, 28, 30), (2, 100, 14, 14), (3, 48, 7, 61)])
+def test_squeeze_and_excitation(swapped, shape):
+    """The product with the gate is made a few lines at a time, in front of the 1x1 convolution that reads it."""
+    rng = np.random.default_rng(7)
+    channels = shape[1]
+    weights = {"w_gate": rng.normal(size=(channels, channels, 1, 1)) / np.sqrt(channels),
+               "w": rng.normal(size=(24, channels, 1, 1)) / np.sqrt(channels)}
+    weights = {k: v.astype(np.float32) for k, v in weights.items()}
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+             helper.make_node("Conv", ["mean", "w_gate"], ["g"]), helper.make_node("Sigmoid", ["g"], ["gate"]),
+             helper.make_node("Mul", ["x", "gate"] if swapped else ["gate", "x"], ["m"]),
+             helper.make_node("Conv", ["m", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+                              [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
+    x = (4 * rng.normal(size=shape)).astype(np.float32)
+    tx, w = torch.from_numpy(x).double(), {k: torch.from_numpy(v).double() for k, v in weights.items()}
+    gate = torch.sigmoid(F.conv2d(tx.mean((2, 3), keepdim=True), w["w_gate"]))
+    expected = F.relu(F.conv2d(tx * gate, w["w"])).numpy()
+    for threads in (1, 2, 3):
+        with gradcam.Context(threads=threads) as ctx, gradcam.Net(model, ctx) as net:
+            whole, most = run(net, x, ["m"])
+            y, stored = run(net, x)
+            assert np.abs(y - expected).max() < 3e-6 * np.abs(expected).max()
+            assert np.array_equal(y, whole) and stored < most
+
+
 def test_a_gradient_or_a_second_reader_keeps_the_maps():
     model, channels, _ = chain()
     x = np.random.default_rng(6).normal(size=(1, channels, 48, 40)).astype(np.float32)
