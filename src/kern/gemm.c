@@ -9,7 +9,9 @@
 #include "base/status.h"
 #include "kern/kern.h"
 
-enum { KC = 1024, NC = 1024, MC = 512, SMALL_M = 3, COLUMNS = 64, TILES_ITEM = 16, MOST_NR = 32 };
+enum { KC = 1024, NC = 1024, MC = 512, SMALL_M = 3, TILES_ITEM = 16, MOST_NR = 32 };
+/* Columns of one task where there are few rows. */
+enum { COLUMNS = 64, MOST_COLUMNS = 1024, CHUNKS = 16 };
 
 typedef struct gemm_job {
     const gc_kern *kern;
@@ -23,7 +25,7 @@ typedef struct gemm_job {
     float *pack_a, *pack_b;
     int64_t tiles, spans; /* of rows */
     int32_t add;          /* 0: overwrite C */
-    int32_t reserved0;
+    int32_t columns;      /* of a task, where there are few rows */
 } gemm_job;
 
 static int64_t min64(int64_t x, int64_t y)
@@ -105,14 +107,22 @@ static void store(const float *from, int64_t n, int32_t add, float *to)
     }
 }
 
+/* Rows of B that are added up come from memory: the longer their pieces, the faster. */
+static int32_t columns_of_task(const gemm_job *j)
+{
+    int64_t wide = j->nc / CHUNKS / COLUMNS * COLUMNS;
+    return j->b_row == 1 || wide < COLUMNS ? COLUMNS : (int32_t)min64(wide, MOST_COLUMNS);
+}
+
 /* One chunk of columns of every row. */
 static void few_rows_task(void *task, uint32_t index)
 {
     const gemm_job *j = task;
-    int64_t first = (int64_t)index * COLUMNS, cols = min64(COLUMNS, j->nc - first);
+    int64_t first = (int64_t)index * j->columns, cols = min64(j->columns, j->nc - first);
     for (int64_t i = 0; i < j->m; i++) {
         const float *a = j->a + i * j->a_row, *b = j->b + first * j->b_col;
-        float sum[COLUMNS] = {0};
+        float sum[MOST_COLUMNS];
+        memset(sum, 0, (size_t)cols * sizeof *sum);
         if (j->b_row == 1 && j->a_col == 1) {
             j->kern->dots(a, b, j->b_col, cols, j->kc, sum);
         } else if (j->b_col == 1) {
@@ -175,7 +185,8 @@ gc_status gc_gemm(const gc_ctx *ctx, int64_t m, int64_t n, int64_t k, const floa
         return GRADCAM_OK;
     }
     if (m <= SMALL_M) {
-        return gc_parallel(ctx, few_rows_task, &job, (uint32_t)ceil_div(n, COLUMNS));
+        job.columns = columns_of_task(&job);
+        return gc_parallel(ctx, few_rows_task, &job, (uint32_t)ceil_div(n, job.columns));
     }
     job.pack_b = work;
     job.pack_a = work + min64(k, KC) * ceil_div(min64(n, NC), MOST_NR) * MOST_NR;
