@@ -35,13 +35,13 @@ static gc_status one_name(gc_import *im, const gc_field *f, uint32_t number, con
     return GRADCAM_OK;
 }
 
-static gc_status read_weight(gc_import *im, const gc_field *f, const char *name, gc_tensor **out)
+static gc_status read_weight(gc_import *im, const gc_field *f, const char *name, bool weight, gc_tensor **out)
 {
     gc_tensor_link *link = gc_arena_alloc(&im->arena, 1, sizeof *link);
     if (link == NULL) {
         return gc_import_nomem(im);
     }
-    GC_TRY(gc_import_tensor(im, f, name, &link->tensor));
+    GC_TRY(gc_import_tensor(im, f, name, weight, &link->tensor));
     link->next = im->tensors;
     im->tensors = link;
     *out = link->tensor;
@@ -69,7 +69,7 @@ static int32_t declared_rank(const gc_field *f)
     return shaped && gc_wire_count(w, 1, GC_WIRE_BYTES, &rank) && rank <= GRADCAM_MAX_DIMS ? (int32_t)rank : -1;
 }
 
-static gc_status read_parts(gc_import *im, gc_wire graph, gc_pb_body *b)
+static gc_status read_parts(gc_import *im, gc_wire graph, bool weights, gc_pb_body *b)
 {
     size_t weight = 0, formal = 0, result = 0;
     gc_field f;
@@ -79,7 +79,7 @@ static gc_status read_parts(gc_import *im, gc_wire graph, gc_pb_body *b)
         }
         if (f.number == 5) {
             GC_TRY(one_name(im, &f, 8, &b->weight_names[weight]));
-            GC_TRY(read_weight(im, &f, b->weight_names[weight], &b->weights[weight]));
+            GC_TRY(read_weight(im, &f, b->weight_names[weight], weights, &b->weights[weight]));
             weight++;
         } else if (f.number == 11) {
             GC_TRY(one_name(im, &f, 1, &b->in[formal]));
@@ -94,7 +94,7 @@ static gc_status read_parts(gc_import *im, gc_wire graph, gc_pb_body *b)
     return GRADCAM_OK;
 }
 
-gc_status gc_import_graph(gc_import *im, const gc_pb_node *node, gc_wire graph, gc_pb_body *b)
+gc_status gc_import_graph(gc_import *im, const gc_pb_node *node, gc_wire graph, bool weights, gc_pb_body *b)
 {
     if (!gc_wire_count(graph, 5, GC_WIRE_BYTES, &b->n_weights) ||
         !gc_wire_count(graph, 11, GC_WIRE_BYTES, &b->n_formals) ||
@@ -111,7 +111,7 @@ gc_status gc_import_graph(gc_import *im, const gc_pb_node *node, gc_wire graph, 
         return gc_import_nomem(im);
     }
     b->n_in = b->n_formals;
-    GC_TRY(read_parts(im, graph, b));
+    GC_TRY(read_parts(im, graph, weights, b));
     GC_TRY(gc_import_descend(im, node));
     gc_status s = gc_import_nodes(im, graph, 1, &b->nodes, &b->n_nodes);
     im->graph_depth--;
@@ -213,7 +213,7 @@ gc_status gc_import_bodies(gc_import *im, gc_pb_node *nodes, size_t count)
         if (n->body == NULL) {
             return gc_import_nomem(im);
         }
-        GC_TRY(gc_import_graph(im, n, attr->graph, n->body));
+        GC_TRY(gc_import_graph(im, n, attr->graph, true, n->body));
         GC_TRY(add_captures(im, n, n->body));
     }
     return GRADCAM_OK;

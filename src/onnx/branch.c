@@ -101,7 +101,7 @@ static gc_status read_branch(gc_import *im, const gc_pb_node *n, const char *sid
     if (attr == NULL || attr->graph.p == NULL) {
         return gc_import_fail(im, n->at, GRADCAM_E_FORMAT, "If (node '%.150s'): %s is missing", n->name, side);
     }
-    GC_TRY(gc_import_graph(im, n, attr->graph, b));
+    GC_TRY(gc_import_graph(im, n, attr->graph, false, b));
     if (b->n_out != n->n_out) {
         return gc_import_fail(im, n->at, GRADCAM_E_FORMAT, "If (node '%.150s'): %s does not give %lu results", n->name,
                               side, (unsigned long)n->n_out);

@@ -102,8 +102,9 @@ gc_status gc_import_string(gc_import *im, const gc_field *f, const char *what, c
 /* All string fields of that number in the message. */
 gc_status gc_import_strings(gc_import *im, gc_wire w, uint32_t number, const char *what, const char ***out,
                             size_t *count);
-/* A TensorProto, its bytes counted against the limit.  `name`: for messages. */
-gc_status gc_import_tensor(gc_import *im, const gc_field *f, const char *name, gc_tensor **out);
+/* A TensorProto, its bytes counted against the limit.  `name`: for messages.  Only a
+   weight may stay in the source: attributes are read like any other memory. */
+gc_status gc_import_tensor(gc_import *im, const gc_field *f, const char *name, bool weight, gc_tensor **out);
 
 gc_status gc_import_attr(gc_import *im, const gc_field *f, const char *node, gc_pb_attr *attr);
 /* All attributes (field `number`) of a node, or defaults of a function. */
@@ -113,8 +114,8 @@ gc_status gc_import_nodes(gc_import *im, gc_wire w, uint32_t number, gc_pb_node 
 
 /* Enters a graph inside a node, unless it lies too deep; leaving is graph_depth--. */
 gc_status gc_import_descend(gc_import *im, const gc_pb_node *node);
-/* Nodes, initializers and results of a graph inside a node. */
-gc_status gc_import_graph(gc_import *im, const gc_pb_node *node, gc_wire graph, gc_pb_body *body);
+/* Nodes, initializers and results of a graph inside a node; `weights`: these stay initializers. */
+gc_status gc_import_graph(gc_import *im, const gc_pb_node *node, gc_wire graph, bool weights, gc_pb_body *body);
 /* Reads the bodies of the Loop and Scan nodes among these, see body.c. */
 gc_status gc_import_bodies(gc_import *im, gc_pb_node *nodes, size_t count);
 /* The counts of a Loop or Scan and of its body fit. */

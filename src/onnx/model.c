@@ -214,7 +214,7 @@ static gc_status add_weight(gc_import *im, const gc_field *at)
     if (!gc_names_add(&im->initializers, name, 0)) {
         return gc_import_fail(im, at->at, GRADCAM_E_FORMAT, "initializer '%.200s' is given twice; remove one", name);
     }
-    GC_TRY(gc_import_tensor(im, at, name, &tensor));
+    GC_TRY(gc_import_tensor(im, at, name, true, &tensor));
     status = gc_net_add_weight(im->net, name, tensor, im->err);
     gc_tensor_unref(tensor);
     return status;

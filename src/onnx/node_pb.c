@@ -91,14 +91,17 @@ gc_status gc_import_strings(gc_import *im, gc_wire w, uint32_t number, const cha
     return GRADCAM_OK;
 }
 
-gc_status gc_import_tensor(gc_import *im, const gc_field *f, const char *name, gc_tensor **out)
+gc_status gc_import_tensor(gc_import *im, const gc_field *f, const char *name, bool weight, gc_tensor **out)
 {
     char label[256];
     gc_tensor *t = NULL;
     gc_status status;
+    bool on_demand = im->external.on_demand;
+    im->external.on_demand = on_demand && weight;
     (void)snprintf(label, sizeof label, "%s", name);
     status = gc_onnx_tensor(&im->external, im->max_bytes - im->tensor_bytes, f->p, f->n, label, sizeof label, &t,
                             im->err);
+    im->external.on_demand = on_demand;
     if (status != GRADCAM_OK) {
         if (im->err) {
             im->err->offset += (uint64_t)(f->p - im->base);
@@ -125,7 +128,7 @@ static gc_status attr_tensor(gc_import *im, const gc_field *f, const char *node,
         return gc_import_nomem(im);
     }
     (void)snprintf(label, sizeof label, "%.120s.%.60s", node, attr->v.name);
-    GC_TRY(gc_import_tensor(im, f, label, &link->tensor));
+    GC_TRY(gc_import_tensor(im, f, label, false, &link->tensor));
     link->next = im->tensors;
     im->tensors = link;
     attr->v.tensor = link->tensor;

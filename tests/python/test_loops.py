@@ -319,6 +319,42 @@ def test_normalisation_of_what_a_loop_makes():
     close(y, scale * (turns[1] - np.array([0, 1]).reshape(1, 2, 1, 1)) + np.array([1, 0]).reshape(1, 2, 1, 1), "y")
 
 
+@pytest.mark.parametrize("place", ["outside", "body", "constant", "constant in the body", "branch"])
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_large_weights(place, on_demand, tmp_path):
+    """A weight of the network or of a body may stay in the file; what is an attribute, or becomes one, is read."""
+    text = """
+    net (float[2,200] x, bool yes) => (float[2,200] y) { %s
+        n = Constant<value = int64 {3}>()
+        y = Loop (n, "", x) <body = b (int64 i, bool go, float[2,200] a) => (bool go, float[2,200] c) { %s
+            m = MatMul(a, w)
+            c = Tanh(m)
+        }>
+    }"""
+    constant = "w = Constant<value = float[1] {0}>()"
+    branch = f"w = If (yes) <then_branch = t () => (float[200,200] u) {{ u = Identity(v) }}, else_branch = e () => (float[1] z) {{ z = Constant<value = float[1] {{0}}>() }}>"
+    lines = {"constant": (constant, ""), "constant in the body": ("", constant), "branch": (branch, "")}.get(place, ("", ""))
+    m = parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>\n' + text % lines)
+    w = onnx.numpy_helper.from_array(noise(200, 200), "v" if place == "branch" else "w")
+    loop = m.graph.node[-1].attribute[0].g
+    if place.startswith("constant"):
+        node = (m.graph if place == "constant" else loop).node[0]
+        node.attribute[0].t.CopyFrom(w)
+    else:
+        graph = {"outside": m.graph, "body": loop, "branch": m.graph.node[0].attribute[0].g}[place]
+        graph.initializer.append(w)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(m.SerializeToString())
+    x = noise(2, 200, seed=1)
+    want = x.astype(np.float64)
+    for _ in range(3):
+        want = np.tanh(want @ noise(200, 200))
+    for source in (path, m.SerializeToString()):
+        net = gradcam.Net(source, on_demand=on_demand)
+        for _ in range(2):
+            close(run(None, {"x": x, "yes": np.array(True)}, net=net)[0], want, place, relative=1e-3)
+
+
 # ---- Scan ----
 
 SCAN = """
