@@ -233,8 +233,8 @@ static int save(const content *m, const char *path)
 
 /* ---- results ---- */
 
-/* The outputs, a weight, and maps of three methods, one after the other; then the
-   same with exact kernels. */
+/* The outputs, two weights, and maps, one after the other; then outputs and maps of
+   exact kernels, and of bfloat16 where the machine can. */
 typedef struct results {
     gc_status status;
     gc_error err;
@@ -310,10 +310,13 @@ static void run_all(gc_ctx *ctx, gc_net *net, results *r)
     static const char *const values[] = {"y", "z", "w4", "w3"};
     memset(r, 0, sizeof *r);
     gc_run *run = new_run(ctx, net, r);
-    for (int32_t exact = 0; exact < 2 && r->status == GRADCAM_OK; exact++) {
-        r->status = gc_run_set_exact(run, exact, &r->err);
+    for (int32_t pass = 0; pass < 3 && r->status == GRADCAM_OK; pass++) {
+        r->status = gc_run_set_exact(run, pass == 1, &r->err);
+        if (pass == 2 && gc_run_set_precision(run, GRADCAM_BF16, NULL) != GRADCAM_OK) {
+            break;
+        }
         r->status = r->status ? r->status : gc_run_forward(run, &r->err);
-        for (size_t k = 0; k < (exact ? 2 : 4) && r->status == GRADCAM_OK; k++) {
+        for (size_t k = 0; k < (pass > 0 ? 2 : 4) && r->status == GRADCAM_OK; k++) {
             gc_tensor *v = NULL;
             r->status = gc_run_value(run, values[k], &v, &r->err);
             if (r->status == GRADCAM_OK) {
