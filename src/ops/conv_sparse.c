@@ -6,7 +6,7 @@
 
 #include "ops/conv.h"
 
-enum { ROW_CHUNK = 16, SPARSE = 64 };
+enum { ROW_CHUNK = 16, SPARSE = 64, SPAN = 64 };
 
 typedef struct sparse_job {
     const gc_conv *v;
@@ -14,6 +14,21 @@ typedef struct sparse_job {
     float *dx;
     int64_t rows;
 } sparse_job;
+
+static int64_t min64(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+/* How many of n numbers, at most INT32_MAX, are not zero. */
+static int32_t count_live(const float *x, int64_t n)
+{
+    int32_t live = 0;
+    for (int64_t k = 0; k < n; k++) {
+        live += x[k] != 0.0f;
+    }
+    return live;
+}
 
 bool gc_conv_may_be_sparse(const gc_conv *v)
 {
@@ -28,9 +43,7 @@ bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output)
 {
     int64_t n = v->w.images * v->w.pixels_out, live = 0, most = n * v->small_c / SPARSE;
     for (int64_t r = 0; gc_conv_may_be_sparse(v) && r < n && live <= most; r++, grad_output += v->small_c) {
-        for (int64_t k = 0; k < v->small_c; k++) {
-            live += grad_output[k] != 0.0f;
-        }
+        live += count_live(grad_output, v->small_c);
     }
     return gc_conv_may_be_sparse(v) && live <= most;
 }
@@ -40,10 +53,16 @@ static void rows_task(void *task, uint32_t chunk)
 {
     const sparse_job *j = task;
     int64_t in = j->v->big_c, out = j->v->small_c, first = (int64_t)chunk * ROW_CHUNK;
-    int64_t last = first + ROW_CHUNK < j->rows ? first + ROW_CHUNK : j->rows;
-    for (int64_t r = first; r < last; r++) {
-        memset(j->dx + r * in, 0, (size_t)in * sizeof(float));
-        j->v->kern->axpys(j->dy + r * out, 1, j->weights, in, out, in, j->dx + r * in);
+    for (int64_t r = first; r < min64(first + ROW_CHUNK, j->rows); r++) {
+        const float *dy = j->dy + r * out;
+        float *dx = j->dx + r * in;
+        memset(dx, 0, (size_t)in * sizeof(float));
+        for (int64_t k = 0, n; k < out; k += n) {
+            n = min64(SPAN, out - k);
+            if (count_live(dy + k, n) > 0) {
+                j->v->kern->axpys(dy + k, 1, j->weights + k * in, in, n, in, dx);
+            }
+        }
     }
 }
 
