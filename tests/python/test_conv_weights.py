@@ -70,3 +70,14 @@ def test_any_of_them_constant(data):
     _, got = run(build("Conv", inputs, data=data), inputs, data, [dy])
     for k, g in zip(data, got):
         assert np.allclose(g, want[k], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [70, 200])
+def test_few_live_channels(channels):
+    x, w = image(2, 19, 9, 7), image(channels, 19, 1, 1)
+    dy = np.zeros((2, channels, 9, 7), np.float32)
+    dy[:, 67] = image(2, 9, 7)
+    dy[1, 3, 2, 2:] = 0.5
+    _, (got,) = run(build("Conv", [x, w], data=(0,)), [x, w], (0,), [dy])
+    want = np.einsum("nkyx,kc->ncyx", dy.astype(np.float64), w[:, :, 0, 0])
+    assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
