@@ -562,6 +562,6 @@ TARGET static void max_taps(const float *const *taps, int64_t count, int64_t cha
 #include "kern/isa_rows.h"
 
 const gc_kern ROW = {
-    ROW_NAME,  VL,        VL *NV, MR,    0,   tile,  wino4_in, wino4_out, wino2_in,
-    wino2_out, depthwise, dots,   axpys, map, slope, max_taps, softmax,   moment,
+    ROW_NAME,  VL,   VL *NV, MR,  0,     tile,     wino4_in, wino4_out, wino2_in, wino2_out,
+    depthwise, dots, axpys,  map, slope, max_taps, softmax,  soften,    moment,
 };

@@ -68,6 +68,34 @@ TARGET static GC_ALWAYS_INLINE float largest_of(int64_t n, const float *x)
     return top;
 }
 
+/* exp(x - shift) for shift >= x. */
+TARGET static GC_ALWAYS_INLINE V weight_of(const float *x, V shift)
+{
+    V d = LD(x) - shift;
+    return VSEL(VLT(d, BC(-87.3f)), BC(0.0f), exp_inside(VMAX(BC(-87.3f), d)));
+}
+
+TARGET static float soften(int64_t n, float *x, float *top)
+{
+    float most = largest_of(n, x);
+    *top = most > *top ? most : *top;
+    V shift = BC(*top == -INFINITY ? 0.0f : *top), even = BC(0.0f), odd = BC(0.0f);
+    int64_t i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        V e = weight_of(x + i, shift), f = weight_of(x + i + VL, shift);
+        ST(x + i, e);
+        ST(x + i + VL, f);
+        even += e;
+        odd += f;
+    }
+    if (i < n) {
+        V e = weight_of(x + i, shift);
+        ST(x + i, e);
+        even += e;
+    }
+    return sum_of(even + odd);
+}
+
 /* The largest value is taken off first, so that exp cannot overflow. */
 TARGET static void softmax(int64_t n, const float *x, float *y)
 {

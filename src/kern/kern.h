@@ -115,6 +115,10 @@ typedef struct gc_kern {
     void (*max_taps)(const float *const *taps, int64_t count, int64_t channels, float *y, int32_t *arg);
     /* y = exp(x - max) / its sum; n >= 1, x may be y. */
     void (*softmax)(int64_t n, const float *x, float *y);
+    /* A part of a softmax: *top, -infinity at first, becomes the largest of itself and
+       all x, x becomes exp(x - *top) (0 where all is -infinity); their sum.  n is a
+       multiple of vl. */
+    float (*soften)(int64_t n, float *x, float *top);
     /* Sum of (x - shift)^power, power being 1 or 2. */
     double (*moment)(int64_t n, const float *x, float shift, int32_t power);
 } gc_kern;

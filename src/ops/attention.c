@@ -13,7 +13,7 @@
 #include "kern/gemm.h"
 #include "tensor/walk.h"
 
-enum { ROWS = 8 };
+enum { ROWS = 8, FEW_ROWS = 3 };
 
 bool gc_attention_has(const gc_tensor *const *list, int32_t n, int32_t i)
 {
@@ -53,6 +53,13 @@ static gc_status check_ranks(gc_op_call *c)
                 "Q, K and V must all have rank 3 or all rank 4");
 }
 
+/* Where both are there: rows without gaps, the rest with any. */
+static at_layout layout_of(const gc_tensor *t, int64_t size)
+{
+    at_layout flat = {t->strides[0], size, t->strides[1]}, parted = {t->strides[0], t->strides[1], t->strides[2]};
+    return t->ndim == 3 ? flat : parted;
+}
+
 /* [batch, heads, length, size] or [batch, length, heads * size]. */
 static gc_status read_layout(gc_op_call *c, const gc_tensor *t, int64_t *heads, int64_t *length, int64_t *size,
                              at_layout *lay)
@@ -66,10 +73,7 @@ static gc_status read_layout(gc_op_call *c, const gc_tensor *t, int64_t *heads, 
         *length = t->shape[1];
         *size = t->shape[2] / *heads;
     }
-    bool flat = t->ndim == 3;
-    lay->row = flat ? *heads * *size : *size;
-    lay->head = flat ? *size : *length * *size;
-    lay->batch = *size * *heads * *length;
+    *lay = layout_of(t, *size);
     return GRADCAM_OK;
 }
 
@@ -157,12 +161,12 @@ gc_status gc_attention_setup(gc_op_call *c, attention *a)
     GC_TRY(fits(c, a->kv_heads > 0 && a->heads % a->kv_heads == 0, "the heads of K do not divide those of Q"));
     GC_TRY(read_past(c, a));
     a->total = a->past + a->kv_len;
-    bool flat = q->ndim == 3;
-    a->y.row = flat ? a->heads * a->v_size : a->v_size;
-    a->y.head = flat ? a->v_size : a->q_len * a->v_size;
-    a->y.batch = a->heads * a->q_len * a->v_size;
+    if (c->out[AT_Y] != NULL) {
+        a->y = layout_of(c->out[AT_Y], a->v_size);
+    }
     GC_TRY(read_mask(c, a));
     GC_TRY(read_attributes(c, a));
+    a->empty_zero = gc_attr_int(&c->attrs, GC_ATTENTION_SOFTMAX, 0) == 0;
     int64_t shape[4] = {a->batches, a->heads, a->q_len, a->total};
     a->scores = gc_shape_numel(4, shape);
     return fits(c, a->scores >= 0 && a->scores < INT64_C(1) << 40, "the scores are too large");
@@ -197,6 +201,33 @@ static size_t gemm_work(const attention *a)
     return most;
 }
 
+static void describe(const attention *a, gc_attend *job)
+{
+    memset(job, 0, sizeof *job);
+    job->batches = a->batches;
+    job->heads = a->heads;
+    job->kv_heads = a->kv_heads;
+    job->rows = a->q_len;
+    job->size = a->size;
+    job->v_size = a->v_size;
+    job->scale = a->scale;
+    job->zero_empty = a->empty_zero;
+    job->q_at = a->q;
+    job->y_at = a->y;
+    job->part[0].count = a->past;
+    job->part[1].count = a->kv_len;
+}
+
+/* By blocks, whose scores nobody sees; few rows are not worth packing K for. */
+static bool in_blocks(const gc_op_call *c, const attention *a)
+{
+    gc_attend job;
+    describe(a, &job);
+    return a->cap == 0.0f && !c->exact && !(c->n_out > AT_SCORES && c->out[AT_SCORES] != NULL) &&
+           c->out[AT_Y] != NULL && a->q_len > FEW_ROWS && a->scores > 0 && a->v_size > 0 &&
+           gc_attend_work(c->ctx, &job) >= 0;
+}
+
 static gc_status attention_infer(gc_op_call *c)
 {
     attention a;
@@ -212,6 +243,16 @@ static gc_status attention_infer(gc_op_call *c)
     c->aux_bytes = (size_t)a.scores * sizeof(float) * (a.cap > 0.0f ? 2 : 1);
     /* One head's gradient of the scores, then the scratch of a product. */
     c->work_bytes = (size_t)(a.q_len * a.total + 16) * sizeof(float) + gemm_work(&a) * sizeof(float);
+    if (in_blocks(c, &a)) {
+        gc_attend job;
+        int64_t bytes;
+        describe(&a, &job);
+        if (!gc_mul_ok(gc_attend_work(c->ctx, &job), (int64_t)sizeof(float), &bytes)) {
+            return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
+        }
+        c->work_bytes = (size_t)bytes > c->work_bytes ? (size_t)bytes : c->work_bytes;
+        c->aux_back = 1;
+    }
     return GRADCAM_OK;
 }
 
@@ -228,24 +269,27 @@ typedef struct row_job {
     float *shown;   /* qk_matmul_output, or NULL */
 } row_job;
 
-/* What is added to the score of query i and key j. */
-static float bias_at(const row_job *r, int64_t i, int64_t j)
+/* The scores of query i with keys first .. first + n - 1 get the mask; -infinity where
+   a key must not be seen, whatever its score. */
+static void mask_row(const row_job *r, int64_t i, int64_t first, int64_t n, float *s)
 {
     const attention *a = r->a;
-    int64_t ahead = j - i - r->offset;
-    if (j >= r->valid || j >= a->mask_len || (a->causal && ahead > 0) || (a->right >= 0 && ahead > a->right) ||
-        (a->left >= 0 && -ahead > a->left)) {
-        return -HUGE_VALF;
-    }
+    int64_t at = i + r->offset, low = a->left >= 0 ? at - a->left : 0;
+    int64_t high = r->valid < a->mask_len ? r->valid : a->mask_len;
+    high = a->causal && high > at + 1 ? at + 1 : high;
+    high = a->right >= 0 && high > at + a->right + 1 ? at + a->right + 1 : high;
     const gc_tensor *mask = has_in(r->c, AT_MASK) ? r->c->in[AT_MASK] : NULL;
-    if (mask == NULL) {
-        return 0.0f;
+    int64_t base = r->b * a->mask_step[0] + r->h * a->mask_step[1] + i * a->mask_step[2], step = a->mask_step[3];
+    for (int64_t j = 0; j < n; j++) {
+        bool seen = first + j >= low && first + j < high;
+        float bias = seen ? 0.0f : -HUGE_VALF;
+        if (mask != NULL && seen && mask->dtype == GRADCAM_F32) {
+            bias = ((const float *)mask->data)[base + (first + j) * step];
+        } else if (mask != NULL && seen) {
+            bias = ((const uint8_t *)mask->data)[base + (first + j) * step] != 0 ? 0.0f : -HUGE_VALF;
+        }
+        s[j] = bias == -HUGE_VALF ? bias : s[j] + bias;
     }
-    int64_t at = r->b * a->mask_step[0] + r->h * a->mask_step[1] + i * a->mask_step[2] + j * a->mask_step[3];
-    if (mask->dtype == GRADCAM_F32) {
-        return ((const float *)mask->data)[at];
-    }
-    return ((const uint8_t *)mask->data)[at] != 0 ? 0.0f : -HUGE_VALF;
 }
 
 static void cap_row(const row_job *r, int64_t i, float *s)
@@ -257,26 +301,20 @@ static void cap_row(const row_job *r, int64_t i, float *s)
     memcpy(r->capped + i * r->a->total, s, (size_t)r->a->total * sizeof *s);
 }
 
-/* Adds the bias, then softmax.  A masked key weighs nothing even if its score is
-   not a number. */
-static void soften_row(const row_job *r, int64_t i, float *s, float *biased)
+/* A query that sees no key gets zeros. */
+static void soften_row(const row_job *r, float *s)
 {
     int64_t n = r->a->total;
     float top = -HUGE_VALF;
     double sum = 0.0;
     for (int64_t j = 0; j < n; j++) {
-        float bias = bias_at(r, i, j);
-        if (biased != NULL) {
-            biased[j] = s[j] + bias;
-        }
-        s[j] = bias == -HUGE_VALF ? bias : s[j] + bias;
         top = s[j] > top || s[j] != s[j] ? s[j] : top;
     }
     for (int64_t j = 0; j < n; j++) {
         s[j] = s[j] == -HUGE_VALF ? 0.0f : expf(s[j] - top);
         sum += (double)s[j];
     }
-    float scale = sum == 0.0 ? 0.0f : (float)(1.0 / sum);
+    float scale = sum == 0.0 && r->a->empty_zero ? 0.0f : (float)(1.0 / sum);
     for (int64_t j = 0; j < n; j++) {
         s[j] *= scale;
     }
@@ -305,7 +343,9 @@ static void row_task(void *task, uint32_t chunk)
             cap_row(r, i, s);
         }
         show(r, i, s, AT_CAPPED);
-        soften_row(r, i, s, r->shown != NULL && a->mode == AT_BIASED ? r->shown + i * a->total : NULL);
+        mask_row(r, i, 0, a->total, s);
+        show(r, i, s, AT_BIASED);
+        soften_row(r, s);
         show(r, i, s, AT_WEIGHTS);
     }
 }
@@ -362,25 +402,72 @@ static int64_t valid_keys(const gc_op_call *c, int64_t b, int64_t total)
     return n < 0 ? 0 : n > total ? total : n;
 }
 
+static row_job rows_of(const gc_op_call *c, const attention *a, int64_t b, int64_t h)
+{
+    row_job r = {c, a, b, h, a->total, a->past, NULL, NULL, NULL};
+    if (has_in(c, AT_VALID)) {
+        r.valid = valid_keys(c, b, a->total);
+        r.offset = r.valid - a->q_len;
+    }
+    return r;
+}
+
+/* Every head's scores are kept, for backward or for who asks. */
+static gc_status forward_heads(gc_op_call *c, const attention *a)
+{
+    int64_t each = a->q_len * a->total;
+    for (int64_t k = 0; each > 0 && k < a->batches * a->heads; k++) {
+        row_job r = rows_of(c, a, k / a->heads, k % a->heads);
+        r.s = (float *)c->aux + k * each;
+        r.capped = a->cap > 0.0f ? r.s + a->scores : NULL;
+        r.shown = has_out(c, AT_SCORES) ? (float *)c->out[AT_SCORES]->data + k * each : NULL;
+        GC_TRY(forward_head(c, a, &r));
+    }
+    return GRADCAM_OK;
+}
+
+typedef struct mask_user {
+    const gc_op_call *c;
+    const attention *a;
+} mask_user;
+
+static void mask_block(const void *user, int64_t b, int64_t h, int64_t row, int64_t first, int64_t n, float *s)
+{
+    const mask_user *u = user;
+    row_job r = rows_of(u->c, u->a, b, h);
+    mask_row(&r, row, first, n, s);
+}
+
+static gc_status forward_blocks(gc_op_call *c, const attention *a)
+{
+    gc_attend job;
+    const mask_user user = {c, a};
+    bool masked = has_in(c, AT_MASK) || has_in(c, AT_VALID) || a->causal || a->left >= 0 || a->right >= 0;
+    describe(a, &job);
+    job.q = c->in[AT_Q]->data;
+    job.y = c->out[AT_Y]->data;
+    for (int32_t i = 0; i < 2; i++) {
+        gc_attend_part *p = &job.part[i];
+        if (p->count > 0) {
+            p->k = c->in[i == 0 ? AT_PAST_K : AT_K]->data;
+            p->v = c->in[i == 0 ? AT_PAST_V : AT_V]->data;
+            p->k_at = i == 0 ? a->past_k : a->k;
+            p->v_at = i == 0 ? a->past_v : a->v;
+        }
+    }
+    job.mask = masked ? mask_block : NULL;
+    job.user = &user;
+    return gc_attend_run(c->ctx, &job, c->work);
+}
+
 static gc_status attention_forward(gc_op_call *c)
 {
     attention a;
     GC_TRY(gc_attention_setup(c, &a));
-    int64_t each = a.q_len * a.total;
-    if (each == 0 && c->out[AT_Y] != NULL) {
+    if (a.scores == 0 && c->out[AT_Y] != NULL) {
         memset(c->out[AT_Y]->data, 0, (size_t)gc_numel(c->out[AT_Y]) * sizeof(float));
     }
-    for (int64_t k = 0; each > 0 && k < a.batches * a.heads; k++) {
-        row_job r = {c, &a, k / a.heads, k % a.heads, a.total, a.past, NULL, NULL, NULL};
-        if (has_in(c, AT_VALID)) {
-            r.valid = valid_keys(c, r.b, a.total);
-            r.offset = r.valid - a.q_len;
-        }
-        r.s = (float *)c->aux + k * each;
-        r.capped = a.cap > 0.0f ? r.s + a.scores : NULL;
-        r.shown = has_out(c, AT_SCORES) ? (float *)c->out[AT_SCORES]->data + k * each : NULL;
-        GC_TRY(forward_head(c, &a, &r));
-    }
+    GC_TRY(in_blocks(c, &a) && !c->differentiated ? forward_blocks(c, &a) : forward_heads(c, &a));
     write_present(c, &a, AT_PRESENT_K);
     write_present(c, &a, AT_PRESENT_V);
     return GRADCAM_OK;

@@ -3,6 +3,7 @@
 #ifndef GC_OPS_ATTENTION_H
 #define GC_OPS_ATTENTION_H
 
+#include "kern/attend.h"
 #include "ops/op.h"
 
 enum { AT_Q, AT_K, AT_V, AT_MASK, AT_PAST_K, AT_PAST_V, AT_VALID, AT_INPUTS };
@@ -11,15 +12,18 @@ enum { AT_RAW, AT_CAPPED, AT_BIASED, AT_WEIGHTS }; /* qk_matmul_output_mode */
 
 /* Element (b, h, i, d) of a [batch, heads, length, size] array, whichever way it
    lies, is at b * batch + h * head + i * row + d. */
-typedef struct at_layout {
-    int64_t batch, head, row;
-} at_layout;
+typedef gc_attend_layout at_layout;
+
+/* Attribute of calls that a plan makes of products and a Softmax: 1: a query that sees
+   no key gets NaN, as of a Softmax. */
+#define GC_ATTENTION_SOFTMAX "gradcam.softmax"
 
 typedef struct attention {
     int64_t batches, heads, kv_heads;   /* each key head serves heads / kv_heads queries */
     int64_t q_len, past, kv_len, total; /* total = past + kv_len keys */
     int64_t size, v_size;
     bool causal;
+    bool empty_zero;     /* a query that sees no key gets zeros, else NaN */
     int64_t left, right; /* sliding window, -1: open */
     int64_t mode;
     float scale, cap; /* cap 0: none */

@@ -133,7 +133,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
     }
     GC_TRY(gc_strips_size(p, s, err));
     s->call.differentiated = s->backward;
-    s->aux_memory.bytes = at_least_one(s->call.aux_bytes);
+    s->aux_memory.bytes = at_least_one(s->backward || !s->call.aux_back ? s->call.aux_bytes : 0);
     s->aux_memory.first = index;
     s->aux_memory.last = s->backward ? end : index;
     s->work_memory.bytes = at_least_one(s->call.work_bytes);

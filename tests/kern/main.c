@@ -41,6 +41,7 @@ static void check_set(const char *name, uint32_t seed)
     check_gemm(one);
     check_gemm(many);
     check_conv(one, many);
+    check_attend(one, many);
     gc_ctx_unref(one);
     gc_ctx_unref(many);
 }
