@@ -100,6 +100,18 @@ static unary_run clip_run(const gc_op_call *c)
     return r;
 }
 
+/* The derivative of ReLU6 is zero where the output is at a bound; that of other
+   bounds is one where the input is, and then the output does not tell. */
+static bool by_output(const gc_op_call *c)
+{
+    for (int32_t i = 1; i < c->n_in && i < 3; i++) {
+        if (c->in[i] != NULL && !gc_is_constant(c->in[i])) {
+            return false;
+        }
+    }
+    return clip_run(c).strict != 0;
+}
+
 static gc_status clip_infer(gc_op_call *c)
 {
     for (int32_t i = 1; i < c->n_in; i++) {
@@ -110,6 +122,9 @@ static gc_status clip_infer(gc_op_call *c)
             return gc_op_fail(c, GRADCAM_E_DTYPE, "the bounds must have the type of the input");
         }
     }
+    bool strict = by_output(c);
+    c->keep_in = strict ? 0 : 1;
+    c->keep_out = strict ? 1 : 0;
     return gc_unary_infer_number(c);
 }
 
@@ -125,7 +140,7 @@ static gc_status clip_backward(gc_op_call *c)
     for (int32_t i = 1; i < c->n_in; i++) {
         gc_op_no_gradient(c, i); /* bounds are settings, not data */
     }
-    return gc_unary_backward(c, r.strict ? relu6_b : clip_b, &r, c->in[0]);
+    return gc_unary_backward(c, r.strict ? relu6_b : clip_b, &r, c->keep_out != 0 ? c->out[0] : c->in[0]);
 }
 
 /* ---- PRelu ---- */
@@ -230,7 +245,7 @@ const gc_op gc_ops_activation[] = {
     FROM_Y("Tanh", tanhy, gc_unary_infer_float, A_FLAGS),
     FROM_X("HardSigmoid", hsigmoid, gc_unary_infer_float, A_FLAGS),
     FROM_X("HardSwish", hswish, gc_unary_infer_float, A_FLAGS),
-    {"Clip", clip_infer, clip_forward, clip_backward, A_FLAGS, 7, 0, 1, 3, 1},
+    {"Clip", clip_infer, clip_forward, clip_backward, A_FLAGS, 6, 0, 1, 3, 1},
     FROM_X("Softplus", splus, gc_unary_infer_float, A_FLAGS),
     FROM_X("Softsign", ssign, gc_unary_infer_float, A_FLAGS),
     FROM_X("ThresholdedRelu", thresh, gc_unary_infer_float, A_FLAGS),

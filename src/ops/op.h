@@ -96,7 +96,7 @@ struct gc_op_call {
     int64_t view_strides[GRADCAM_MAX_DIMS];
     int32_t wide;               /* set by infer: forward takes in[0] and out[0] with gaps between pixels */
     int32_t channels_last;      /* set by infer: this call is as if its operator had GC_OP_CL */
-    uint32_t keep_in;           /* set by infer: inputs that backward reads besides those of the row */
+    uint32_t keep_in, keep_out; /* set by infer: what backward reads besides that of the row */
     int32_t differentiated;     /* set before forward: a backward pass may follow */
     int32_t exact;              /* no algorithm that rounds differently than a plain sum */
     const struct gc_half *half; /* kern/half.h: products in bfloat16, or NULL */

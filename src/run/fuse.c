@@ -39,15 +39,15 @@ static bool bound(const gc_plan *p, const gc_step *s, int32_t k, float absent, f
     return true;
 }
 
-/* Relu, and Clip with known bounds where it has no backward pass: its gradient
-   hangs on its input, ReLU's on its output. */
+/* Relu, and Clip with known bounds where it has no backward pass or one that reads
+   its output, as ReLU's. */
 static bool read_clip(const gc_plan *p, const gc_step *s, gc_fusion *f)
 {
     f->lo = 0.0f;
     f->hi = INFINITY;
     if (is_op(s, "Relu")) {
         f->clip = 1;
-    } else if (is_op(s, "Clip") && !s->backward) {
+    } else if (is_op(s, "Clip") && (!s->backward || s->call.keep_out != 0)) {
         f->clip = 1;
         if (s->call.opset < 11) {
             f->lo = gc_attr_float(&s->call.attrs, "min", -INFINITY);

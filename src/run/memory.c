@@ -127,7 +127,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
         }
     }
     for (int32_t i = 0; i < s->call.n_out && s->backward && s->op != NULL; i++) {
-        if (s->out[i] >= 0 && i < 32 && (s->op->keep_out >> i & 1u) != 0) {
+        if (s->out[i] >= 0 && i < 32 && ((s->op->keep_out | s->call.keep_out) >> i & 1u) != 0) {
             extend(&p->slots[s->out[i]].memory, end);
         }
     }

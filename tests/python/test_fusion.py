@@ -30,6 +30,8 @@ AFTER = {
     "swish": ([("Swish", ["h"], "y", {})], silu),
     "swish_steep": ([("Swish", ["h"], "y", {"alpha": 1.7})], lambda x: x * torch.sigmoid(1.7 * x)),
     "relu": ([("Relu", ["h"], "y", {})], F.relu),
+    "relu6": ([("Clip", ["h", "zero", "six"], "y", {})], F.relu6),
+    "clip": ([("Clip", ["h", "one", "six"], "y", {})], lambda x: x.clamp(1, 6)),
     "gate_of_another": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["s", "x"], "y", {})], None),
     "read_thrice": ([("Sigmoid", ["h"], "s", {}), ("Mul", ["h", "s"], "m", {}), ("Add", ["m", "h"], "y", {})],
                     lambda x: silu(x) + x),
@@ -62,6 +64,7 @@ def model(kind, attrs, weights, nodes):
     made += [helper.make_node(o, i, [out], **a) for o, i, out, a in nodes]
     constants = [numpy_helper.from_array(w, name) for w, name in zip(weights, names, strict=True)]
     constants.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    constants += [numpy_helper.from_array(np.float32(v), name) for v, name in ((0, "zero"), (1, "one"), (6, "six"))]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, CHANNELS, None, None])
     graph = helper.make_graph(made, "g", [x], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)]).SerializeToString()
@@ -116,6 +119,21 @@ def test_values_that_are_seen_keep_their_steps(seen):
         run.forward()
         h = fn(torch.from_numpy(x))
         assert largest(run.value(seen), (h if seen == "h" else torch.sigmoid(h)).numpy()) < 4e-6
+
+
+def test_the_bounds_of_relu6_have_no_gradient_and_those_of_clip_have():
+    """As in PyTorch; both hang on values that lie exactly there."""
+    x = np.array([-1, 0, 0.5, 1, 5.5, 6, 7, np.nan], np.float32).reshape(1, 1, 1, 8) * np.ones((1, CHANNELS, 1, 1), "f4")
+    weights = [np.eye(CHANNELS, dtype=np.float32).reshape(CHANNELS, CHANNELS, 1, 1), np.zeros(CHANNELS, np.float32)]
+    for name, fn in (("relu6", F.relu6), ("clip", lambda t: t.clamp(1, 6))):
+        tx = torch.from_numpy(x).requires_grad_()
+        fn(tx)[..., :7].sum().backward()
+        with gradcam.Run(gradcam.Net(model("1x1", {}, weights, AFTER[name][0]))) as run:
+            run.set_input("x", x[..., :7])
+            run.watch("x", gradcam.WATCH_GRAD)
+            run.forward()
+            run.backward("y", np.ones((1, CHANNELS, 1, 7), np.float32))
+            assert np.array_equal(run.gradient("x"), tx.grad.numpy()[..., :7])
 
 
 # ---- concatenation along channels, whose inputs are written in place ----
