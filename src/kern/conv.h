@@ -26,10 +26,11 @@ typedef struct gc_gather {
     const gc_kern *kern;
     gc_conv_dim dim[3];
     int64_t images, groups;
-    int64_t in_c, out_c;                      /* per group; depthwise: 1 and 1 */
-    int64_t in_pixel, out_pixel;              /* floats from pixel to pixel */
-    const gc_half *half;                      /* products in bfloat16 where that is faster, or NULL */
-    int32_t in_half, out_half, residual_half; /* GC_CONV_HALF: the elements are bfloat16 */
+    int64_t in_c, out_c;         /* per group; depthwise: 1 and 1 */
+    int64_t in_pixel, out_pixel; /* floats from pixel to pixel */
+    const gc_half *half;         /* products in bfloat16 where that is faster, or NULL */
+    int32_t in_half, out_half,
+        residual_half; /* GC_CONV_HALF, and GC_CONV_DEPTHWISE in and out at once: elements are bfloat16 */
 } gc_gather;
 
 /* Where the weights lie: element (column, channel, tap) of group g is
@@ -81,6 +82,10 @@ int64_t gc_half_scratch(const gc_gather *g);
 gc_status gc_half_pack(const gc_ctx *ctx, const gc_gather *g, const gc_conv_weights *w, float *packed);
 gc_status gc_half_run(const gc_ctx *ctx, const gc_gather *g, const void *in, const float *packed,
                       const gc_epilogue *epi, void *out, float *scratch);
+/* Depthwise, all images bfloat16. */
+bool gc_half_depthwise_fits(const gc_gather *g);
+gc_status gc_half_depthwise_run(const gc_ctx *ctx, const gc_gather *g, const void *in, const float *weights,
+                                const gc_epilogue *epi, void *out);
 gc_status gc_depthwise_run(const gc_ctx *ctx, const gc_gather *g, const float *in, const float *weights,
                            const gc_epilogue *epi, float *out);
 

@@ -50,6 +50,26 @@ typedef struct gc_half_state {
     int32_t configured;
 } gc_half_state;
 
+/* One line of a depthwise convolution of bfloat16 with float32 weights and sums:
+   to[x * to_pixel + c] = epilogue(sum over taps (r, k) of
+       lines[r][(x * stride + k * dilation - pad) * pixel + c] * weights[(r * taps_x + k) * channels + c])
+   for x < places, where pixels outside of the line and lines that are NULL count as
+   zeros.  All taps of the places first_inside .. last_inside lie inside. */
+enum { GC_HALF_TAPS = 64 };
+typedef struct gc_half_line {
+    const gc_bf16 *const *lines;
+    const float *weights;
+    gc_bf16 *to;
+    const void *residual; /* as `to` lies, or NULL */
+    int64_t pixel, to_pixel, channels, pixels, places;
+    int64_t first_inside, last_inside;
+    int64_t stride, dilation, pad;
+    int64_t taps_y, taps_x; /* GC_HALF_TAPS together at most */
+    gc_epilogue epi;
+    const gc_kern *kern;
+    int32_t residual_half;
+} gc_half_line;
+
 typedef struct gc_half gc_half;
 struct gc_half {
     const char *name;
@@ -64,6 +84,9 @@ struct gc_half {
     void (*dots)(const float *x, const gc_bf16 *w, int64_t step, int64_t rows, int64_t n, float *y);
     void (*axpys)(const float *factor, int64_t factor_step, const gc_bf16 *w, int64_t step, int64_t rows, int64_t n,
                   float *y);
+    void (*depthwise)(const gc_half_line *d);
+    /* As in gc_kern; of none: -infinity. */
+    void (*max_taps)(const gc_bf16 *const *taps, int64_t count, int64_t channels, gc_bf16 *y);
 };
 
 /* Products of a step of a segment of `length`, and where step `index` begins. */

@@ -123,5 +123,5 @@ TARGET static void tile(const gc_half_tile *t, gc_half_state *state)
     }
 }
 
-const gc_half gc_half_amx = {"amx_bf16", 12.0, tile, end, narrow, widen, dots, axpys};
+const gc_half gc_half_amx = {"amx_bf16", 12.0, tile, end, narrow, widen, dots, axpys, depthwise, max_taps};
 #endif

@@ -83,5 +83,5 @@ static void end(gc_half_state *state)
     (void)state;
 }
 
-const gc_half gc_half_avx512 = {"avx512_bf16", 2.0, tile, end, narrow, widen, dots, axpys};
+const gc_half gc_half_avx512 = {"avx512_bf16", 2.0, tile, end, narrow, widen, dots, axpys, depthwise, max_taps};
 #endif

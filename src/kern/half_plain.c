@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* bfloat16 products in C99: a bfloat16 is the upper half of a float32, so that
    products are exact in float32. */
+#include <math.h>
 #include <string.h>
 
 #include "kern/half.h"
@@ -120,4 +121,49 @@ static void axpys(const float *factor, int64_t factor_step, const gc_bf16 *w, in
     }
 }
 
-const gc_half gc_half_plain = {"plain", 1.0, tile, end, narrow, widen, dots, axpys};
+static float depthwise_sum(const gc_half_line *d, int64_t x, int64_t c)
+{
+    float sum = 0.0f;
+    for (int64_t i = 0; i < d->taps_y * d->taps_x; i++) {
+        int64_t at = x * d->stride + i % d->taps_x * d->dilation - d->pad;
+        const gc_bf16 *line = d->lines[i / d->taps_x];
+        if (line != NULL && at >= 0 && at < d->pixels) {
+            sum += widen_one(line[at * d->pixel + c]) * d->weights[i * d->channels + c];
+        }
+    }
+    return sum;
+}
+
+static void depthwise(const gc_half_line *d)
+{
+    for (int64_t x = 0; x < d->places; x++) {
+        for (int64_t c = 0; c < d->channels; c++) {
+            float sum = depthwise_sum(d, x, c);
+            gc_half_tile t;
+            memset(&t, 0, sizeof t);
+            t.cols = 1;
+            t.c = d->to;
+            t.c_half = 1;
+            t.residual = d->residual;
+            t.residual_half = d->residual_half;
+            t.epi = d->epi;
+            t.epi.bias = d->epi.bias != NULL ? d->epi.bias + c : NULL;
+            t.kern = d->kern;
+            finish_row(&t, x * d->to_pixel + c, &sum);
+        }
+    }
+}
+
+static void max_taps(const gc_bf16 *const *taps, int64_t count, int64_t channels, gc_bf16 *y)
+{
+    for (int64_t c = 0; c < channels; c++) {
+        float best = -INFINITY;
+        for (int64_t t = 0; t < count; t++) {
+            float v = widen_one(taps[t][c]);
+            best = v > best || v != v ? v : best;
+        }
+        y[c] = narrow_one(best);
+    }
+}
+
+const gc_half gc_half_plain = {"plain", 1.0, tile, end, narrow, widen, dots, axpys, depthwise, max_taps};

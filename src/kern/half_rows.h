@@ -169,3 +169,224 @@ TARGET static void axpys(const float *factor, int64_t factor_step, const gc_bf16
         add_rows(row + i, a + i, n, y, 1);
     }
 }
+
+/* ---- pooling ---- */
+
+/* Bits of bfloat16 in an order of whole numbers, those of NaN above all others:
+   what is negative is turned round, and the NaN at the lower end go past the
+   upper one. */
+enum { NAN_KEYS = 0x7f };
+
+TARGET static GC_ALWAYS_INLINE __m512i key_of(__m512i x)
+{
+    __m512i turn = _mm512_and_si512(_mm512_srai_epi16(x, 15), _mm512_set1_epi16(0x7fff));
+    return _mm512_sub_epi16(_mm512_xor_si512(x, turn), _mm512_set1_epi16(NAN_KEYS));
+}
+
+TARGET static GC_ALWAYS_INLINE __m512i bits_of(__m512i key)
+{
+    __m512i x = _mm512_add_epi16(key, _mm512_set1_epi16(NAN_KEYS));
+    return _mm512_xor_si512(x, _mm512_and_si512(_mm512_srai_epi16(x, 15), _mm512_set1_epi16(0x7fff)));
+}
+
+TARGET static void max_taps(const gc_bf16 *const *taps, int64_t count, int64_t channels, gc_bf16 *y)
+{
+    for (int64_t c = 0; c < channels; c += 2 * LANES) {
+        int64_t n = channels - c;
+        __mmask32 m = (__mmask32)(n < 2 * LANES ? (UINT32_C(1) << n) - 1u : UINT32_MAX);
+        __m512i best = key_of(_mm512_set1_epi16((short)0xff80)); /* -infinity */
+        for (int64_t t = 0; t < count; t++) {
+            best = _mm512_max_epi16(best, key_of(_mm512_maskz_loadu_epi16(m, taps[t] + c)));
+        }
+        _mm512_mask_storeu_epi16(y + c, m, bits_of(best));
+    }
+}
+
+/* ---- depthwise: 32 channels at once, those with even numbers in one vector and
+   those with odd numbers in another ---- */
+
+typedef struct duo {
+    __m512 even, odd;
+} duo;
+
+enum { DUO = 2 * LANES, PLACES = 4 };
+
+TARGET static GC_ALWAYS_INLINE duo duo_of_half(const gc_bf16 *p, __mmask32 m)
+{
+    __m512i x = _mm512_maskz_loadu_epi16(m, p);
+    duo d = {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)),
+             _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000u)))};
+    return d;
+}
+
+/* n floats, the others are zero. */
+TARGET static GC_ALWAYS_INLINE duo duo_of_floats(const float *p, int64_t n)
+{
+    __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    __m512 a = _mm512_maskz_loadu_ps(first_lanes(n), p), b = _mm512_maskz_loadu_ps(first_lanes(n - LANES), p + LANES);
+    duo d = {_mm512_permutex2var_ps(a, even, b),
+             _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b)};
+    return d;
+}
+
+TARGET static GC_ALWAYS_INLINE void put_duo(gc_bf16 *p, __mmask32 m, duo d)
+{
+    __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(d.even));
+    __m512i odd = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(d.odd));
+    _mm512_mask_storeu_epi16(p, m, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+}
+
+/* Channels c .. c + 32 of a line. */
+typedef struct duo_block {
+    const gc_half_line *d;
+    int64_t c, count;
+    __mmask32 m;
+    duo bias;
+    float weights[GC_HALF_TAPS][DUO];
+} duo_block;
+
+TARGET static GC_ALWAYS_INLINE void finish_duos(const duo_block *b, int64_t x, duo *sum, const int count)
+{
+    const gc_half_line *d = b->d;
+    __m512 lo = _mm512_set1_ps(d->epi.lo), hi = _mm512_set1_ps(d->epi.hi);
+    if (d->residual != NULL) {
+        for (int i = 0; i < count; i++) {
+            int64_t at = (x + i) * d->to_pixel + b->c;
+            duo r = d->residual_half ? duo_of_half((const gc_bf16 *)d->residual + at, b->m)
+                                     : duo_of_floats((const float *)d->residual + at, b->count);
+            sum[i].even = _mm512_add_ps(sum[i].even, r.even);
+            sum[i].odd = _mm512_add_ps(sum[i].odd, r.odd);
+        }
+    }
+    if ((d->epi.flags & GC_EPI_CLIP) != 0) {
+        for (int i = 0; i < count; i++) {
+            sum[i].even = _mm512_min_ps(hi, _mm512_max_ps(lo, sum[i].even));
+            sum[i].odd = _mm512_min_ps(hi, _mm512_max_ps(lo, sum[i].odd));
+        }
+    }
+    if ((d->epi.flags & GC_EPI_MAP) != 0) {
+        float y[PLACES * DUO];
+        for (int i = 0; i < count; i++) {
+            _mm512_storeu_ps(y + i * DUO, sum[i].even);
+            _mm512_storeu_ps(y + i * DUO + LANES, sum[i].odd);
+        }
+        gc_kern_map_rows(d->kern, &d->epi, 1, count * DUO, y, 0);
+        for (int i = 0; i < count; i++) {
+            sum[i].even = _mm512_loadu_ps(y + i * DUO);
+            sum[i].odd = _mm512_loadu_ps(y + i * DUO + LANES);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        put_duo(d->to + (x + i) * d->to_pixel + b->c, b->m, sum[i]);
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void add_product(duo *sum, duo x, const float *w)
+{
+    sum->even = _mm512_fmadd_ps(x.even, _mm512_loadu_ps(w), sum->even);
+    sum->odd = _mm512_fmadd_ps(x.odd, _mm512_loadu_ps(w + LANES), sum->odd);
+}
+
+/* Taps lo .. hi of `count` neighbouring places. */
+TARGET static GC_ALWAYS_INLINE void places(const duo_block *b, int64_t x, int64_t lo, int64_t hi, const int count)
+{
+    const gc_half_line *d = b->d;
+    duo sum[PLACES];
+    for (int i = 0; i < count; i++) {
+        sum[i] = b->bias;
+    }
+    for (int64_t r = 0; r < d->taps_y; r++) {
+        int64_t end = d->lines[r] != NULL ? hi : lo;
+        GC_KEEP_LOOP
+        for (int64_t k = lo; k < end; k++) {
+            const gc_bf16 *from = d->lines[r] + (x * d->stride + k * d->dilation - d->pad) * d->pixel + b->c;
+            GC_UNROLL(4)
+            for (int i = 0; i < count; i++) {
+                add_product(&sum[i], duo_of_half(from + i * d->stride * d->pixel, b->m), b->weights[r * d->taps_x + k]);
+            }
+        }
+    }
+    finish_duos(b, x, sum, count);
+}
+
+/* At stride 1 without dilation every pixel is loaded once. */
+TARGET static GC_ALWAYS_INLINE void dense_places(const duo_block *b, int64_t x, const int taps)
+{
+    const gc_half_line *d = b->d;
+    duo sum[PLACES];
+    for (int i = 0; i < PLACES; i++) {
+        sum[i] = b->bias;
+    }
+    for (int64_t r = 0; r < d->taps_y; r++) {
+        if (d->lines[r] == NULL) {
+            continue;
+        }
+        const gc_bf16 *from = d->lines[r] + (x - d->pad) * d->pixel + b->c;
+        GC_UNROLL(10)
+        for (int p = 0; p < taps + PLACES - 1; p++) {
+            duo v = duo_of_half(from + p * d->pixel, b->m);
+            GC_UNROLL(4)
+            for (int i = 0; i < PLACES; i++) {
+                if (p - i >= 0 && p - i < taps) {
+                    add_product(&sum[i], v, b->weights[r * taps + p - i]);
+                }
+            }
+        }
+    }
+    finish_duos(b, x, sum, PLACES);
+}
+
+/* A place some of whose taps may lie outside. */
+TARGET static void edge_place(const duo_block *b, int64_t x)
+{
+    const gc_half_line *d = b->d;
+    int64_t at = x * d->stride - d->pad, lo = at < 0 ? (-at + d->dilation - 1) / d->dilation : 0;
+    int64_t hi = at < d->pixels ? (d->pixels - 1 - at) / d->dilation + 1 : 0;
+    places(b, x, lo, hi < d->taps_x ? hi : d->taps_x, 1);
+}
+
+TARGET static void inside_places(const duo_block *b, int64_t x, int64_t last)
+{
+    const gc_half_line *d = b->d;
+    bool dense = d->stride == 1 && d->dilation == 1;
+    for (; x + PLACES <= last; x += PLACES) {
+        if (dense && d->taps_x == 3) {
+            dense_places(b, x, 3);
+        } else if (dense && d->taps_x == 5) {
+            dense_places(b, x, 5);
+        } else if (dense && d->taps_x == 7) {
+            dense_places(b, x, 7);
+        } else {
+            places(b, x, 0, d->taps_x, PLACES);
+        }
+    }
+    for (; x < last; x++) {
+        places(b, x, 0, d->taps_x, 1);
+    }
+}
+
+TARGET static void depthwise(const gc_half_line *d)
+{
+    duo_block b;
+    b.d = d;
+    for (b.c = 0; b.c < d->channels; b.c += DUO) {
+        b.count = d->channels - b.c < DUO ? d->channels - b.c : DUO;
+        b.m = (__mmask32)(b.count < DUO ? (UINT32_C(1) << b.count) - 1u : UINT32_MAX);
+        b.bias.even = b.bias.odd = _mm512_setzero_ps();
+        if (d->epi.bias != NULL) {
+            b.bias = duo_of_floats(d->epi.bias + b.c, b.count);
+        }
+        for (int64_t i = 0; i < d->taps_y * d->taps_x; i++) {
+            duo w = duo_of_floats(d->weights + i * d->channels + b.c, b.count);
+            _mm512_storeu_ps(b.weights[i], w.even);
+            _mm512_storeu_ps(b.weights[i] + LANES, w.odd);
+        }
+        for (int64_t x = 0; x < d->first_inside; x++) {
+            edge_place(&b, x);
+        }
+        inside_places(&b, d->first_inside, d->last_inside);
+        for (int64_t x = d->last_inside; x < d->places; x++) {
+            edge_place(&b, x);
+        }
+    }
+}

@@ -165,6 +165,9 @@ gc_conv_method gc_conv_choose(const gc_gather *g, int32_t exact)
 gc_status gc_conv_run(const gc_ctx *ctx, const gc_gather *g, gc_conv_method method, const float *in,
                       const float *packed, const gc_epilogue *epi, float *out, float *scratch, int32_t workers)
 {
+    if (method == GC_CONV_DEPTHWISE && g->in_half) {
+        return gc_half_depthwise_run(ctx, g, in, packed, epi, out);
+    }
     if (method == GC_CONV_DEPTHWISE) {
         return gc_depthwise_run(ctx, g, in, packed, epi, out);
     }

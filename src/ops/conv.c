@@ -18,7 +18,7 @@ static gc_status check_operands(gc_op_call *c)
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(gc_op_need(c, 1));
     for (int32_t i = 0; i < c->n_in && i < 3; i++) {
-        if (c->in[i] && c->in[i]->dtype != GRADCAM_F32) {
+        if (c->in[i] && c->in[i]->dtype != GRADCAM_F32 && !(i == 0 && gc_op_is_half(c, c->in[0]))) {
             return gc_op_fail(c, GRADCAM_E_DTYPE, "input %d is not float", (int)i);
         }
     }
@@ -175,6 +175,12 @@ static gc_status set_output(gc_op_call *c, const gc_conv *v, bool transposed)
     }
     GC_TRY(declare_memory(c, v, transposed));
     c->wide = !transposed;
+    gc_gather g;
+    if (!transposed && gc_conv_gather(v, &g) && gc_conv_choose(&g, v->exact) == GC_CONV_HALF) {
+        c->half_able = 1u | GC_HALF_OUT | GC_HALF_RESIDUAL;
+    } else if (!transposed && gc_conv_choose(&g, v->exact) == GC_CONV_DEPTHWISE && gc_half_depthwise_fits(&g)) {
+        c->half_able = GC_HALF_SAME | GC_HALF_RESIDUAL;
+    }
     c->fuses = transposed ? 0 : GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP;
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, shape);
 }
@@ -214,6 +220,9 @@ static gc_status apply(gc_op_call *c, bool backward, const float *from, float *t
     if (c->wide && !backward) {
         v.from_pixel = gc_cl_pixel(c->in[0]);
         v.to_pixel = gc_cl_pixel(c->out[0]);
+        v.in_half = gc_op_is_half(c, c->in[0]);
+        v.out_half = gc_op_is_half(c, c->out[0]);
+        v.residual_half = gc_op_is_half(c, c->fusion.residual);
     }
     if (block == NULL) {
         gc_conv_need need;

@@ -16,8 +16,9 @@ typedef struct gc_conv {
     int64_t groups, big_c, small_c;
     int64_t big_g, small_g; /* channels per group */
     const gc_kern *kern;
-    const gc_half *half;          /* products in bfloat16, or NULL */
-    int64_t from_pixel, to_pixel; /* forward of Conv: floats from pixel to pixel; 0: no gaps */
+    const gc_half *half;                      /* products in bfloat16, or NULL */
+    int64_t from_pixel, to_pixel;             /* forward of Conv: floats from pixel to pixel; 0: no gaps */
+    int32_t in_half, out_half, residual_half; /* forward: elements are bfloat16 */
     int32_t exact;
     int32_t workers;
 } gc_conv;

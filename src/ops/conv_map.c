@@ -73,6 +73,9 @@ static bool pass_at(const gc_conv *v, bool scatter, int64_t index, gc_gather *g)
     memset(g, 0, sizeof *g);
     g->kern = v->kern;
     g->half = v->half;
+    g->in_half = v->in_half;
+    g->out_half = v->out_half;
+    g->residual_half = v->residual_half;
     g->images = w->images;
     g->groups = v->groups;
     g->in_c = scatter ? v->small_g : v->big_g;

@@ -26,7 +26,7 @@ static gc_status need_floats(gc_op_call *c, int32_t count)
         if (i < 2) {
             GC_TRY(gc_op_need(c, i));
         }
-        if (i < c->n_in && c->in[i] && c->in[i]->dtype != GRADCAM_F32) {
+        if (i < c->n_in && c->in[i] && c->in[i]->dtype != GRADCAM_F32 && !(i == 0 && gc_op_is_half(c, c->in[0]))) {
             return gc_op_fail(c, GRADCAM_E_DTYPE, "input %d is not float", (int)i);
         }
     }
@@ -145,11 +145,24 @@ static bool has_tiles(const gc_op_call *c, const product *p)
     return c->pack != NULL && !few_in_half(c, p);
 }
 
+/* Tiles that do it all write bfloat16, too. */
+static void declare_half(gc_op_call *c, const product *p, bool all)
+{
+    gc_gather g;
+    as_gather(c, p, &g);
+    if (has_tiles(c, p) && method_of(&g) == GC_CONV_HALF) {
+        c->half_able = 1u | (all ? GC_HALF_OUT | GC_HALF_RESIDUAL : 0u);
+    }
+}
+
 static gc_status packed_product(gc_op_call *c, const product *p, const float *a, const float *bias, float *y)
 {
     gc_gather g;
     gc_epilogue epi;
     as_gather(c, p, &g);
+    g.in_half = gc_op_is_half(c, c->in[0]);
+    g.out_half = gc_op_is_half(c, c->out[0]);
+    g.residual_half = gc_op_is_half(c, c->fusion.residual);
     memset(&epi, 0, sizeof epi);
     epi.bias = c->fusion.bias != NULL ? c->fusion.bias->data : bias;
     epi.residual = c->fusion.residual != NULL ? c->fusion.residual->data : NULL;
@@ -302,6 +315,7 @@ static gc_status gemm_infer(gc_op_call *c)
     declare_work(c, &g.p);
     declare_pack(c, &g.p, gemm_pack);
     c->fuses = has_tiles(c, &g.p) && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP | GC_FUSE_FLAT : 0;
+    declare_half(c, &g.p, adds_bias(c, &g));
     int64_t shape[2] = {g.p.m, g.p.n};
     return gc_op_set_output(c, 0, GRADCAM_F32, 2, shape);
 }
@@ -460,6 +474,7 @@ static gc_status matmul_infer(gc_op_call *c)
         declare_pack(c, &q.p, matmul_pack);
         c->fuses = has_tiles(c, &q.p) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP | GC_FUSE_FLAT : 0;
         c->fuses |= has_tiles(c, &q.p) && takes_bias(c, &q.p) ? GC_FUSE_BIAS : 0;
+        declare_half(c, &q.p, true);
     }
     return gc_op_set_output(c, 0, GRADCAM_F32, q.n_out, q.out);
 }

@@ -176,6 +176,7 @@ static gc_status concat_infer(gc_op_call *c)
             return gc_op_fail(c, GRADCAM_E_LIMIT, "the result is too large");
         }
     }
+    c->half_able = GC_HALF_SAME;
     return gc_op_set_output(c, 0, x->dtype, x->ndim, shape);
 }
 

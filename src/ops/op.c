@@ -214,3 +214,8 @@ gc_status gc_op_broadcast(gc_op_call *c, int32_t na, const int64_t *a, int32_t n
     }
     return GRADCAM_OK;
 }
+
+bool gc_op_is_half(const gc_op_call *c, const gc_tensor *t)
+{
+    return c->half != NULL && t != NULL && t->dtype == GRADCAM_BF16;
+}

@@ -61,6 +61,11 @@ enum {
     GC_FUSE_FLAT = 16 /* of out[0] and the residual only the order of the elements counts: it is row-major */
 };
 
+/* Bits of gc_op_call.half_able: what forward takes as bfloat16 in the place of
+   float32, each by itself: inputs by their numbers, out[0], the residual; SAME: all
+   inputs and out[0], but all of them or none. */
+enum { GC_HALF_INPUTS = 8, GC_HALF_OUT = 1 << 8, GC_HALF_RESIDUAL = 1 << 9, GC_HALF_SAME = 1 << 10 };
+
 struct gc_op_call {
     gc_ctx *ctx;
     gc_error *err;
@@ -94,6 +99,7 @@ struct gc_op_call {
        row-major (GC_VIEW_FLAT), or out[0] with these strides. */
     int32_t view;
     int64_t view_strides[GRADCAM_MAX_DIMS];
+    uint32_t half_able;         /* set by infer where `half` is: GC_HALF_* */
     int32_t wide;               /* set by infer: forward takes in[0] and out[0] with gaps between pixels */
     int32_t channels_last;      /* set by infer: this call is as if its operator had GC_OP_CL */
     uint32_t keep_in, keep_out; /* set by infer: what backward reads besides that of the row */
@@ -157,6 +163,8 @@ gc_status gc_op_set_output(gc_op_call *c, int32_t i, gc_dtype dtype, int32_t ndi
 gc_status gc_op_fail(gc_op_call *c, gc_status status, const char *format, ...) GC_PRINTF(3, 4);
 /* Input i is present, else E_INVALID. */
 gc_status gc_op_need(gc_op_call *c, int32_t i);
+/* The plan stores the tensor (NULL: none) as bfloat16. */
+bool gc_op_is_half(const gc_op_call *c, const gc_tensor *t);
 /* Input i has no gradient from this call: zeros, or nothing is added. */
 void gc_op_no_gradient(gc_op_call *c, int32_t i);
 /* The rule of an activation, on n elements: dx is what its derivative gave. */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/size.h"
-#include "kern/kern.h"
+#include "kern/half.h"
 #include "ops/spatial_mean.h"
 #include "ops/window.h"
 
@@ -21,6 +21,7 @@ typedef struct pool_job {
     int32_t *arg;   /* [rows][channels], pixel within the image or -1 */
     int64_t *index; /* output Indices or NULL, row-major */
     const gc_kern *kern;
+    const gc_half *half;        /* x and y are bfloat16 */
     int32_t offsets[MOST_TAPS]; /* pixels from the first tap to each, if they are few */
     bool back;                  /* a backward pass will ask where the maxima were */
     bool count_pads;
@@ -40,7 +41,7 @@ static uint32_t chunks(int64_t n, int64_t size)
 static gc_status check_input(gc_op_call *c)
 {
     GC_TRY(gc_op_need(c, 0));
-    if (c->in[0]->dtype != GRADCAM_F32) {
+    if (c->in[0]->dtype != GRADCAM_F32 && !gc_op_is_half(c, c->in[0])) {
         return gc_op_fail(c, GRADCAM_E_DTYPE, "the input is not float");
     }
     if (c->in[0]->ndim < 3) {
@@ -89,6 +90,7 @@ static void aim(const gc_op_call *c, pool_job *j)
     j->y = c->out[0]->data;
     j->x_step = gc_cl_pixel(c->in[0]);
     j->y_step = gc_cl_pixel(c->out[0]);
+    j->half = gc_op_is_half(c, c->in[0]) ? c->half : NULL;
     const gc_window *w = &j->w;
     for (int64_t t = 0; t < w->taps && t < MOST_TAPS; t++) {
         int64_t x = t % w->kernel[2] * w->dilation[2], y = t / w->kernel[2] % w->kernel[1] * w->dilation[1];
@@ -125,15 +127,13 @@ static int64_t pixel_number(const pool_job *j, int32_t pixel)
     return zyx[0] + in[0] * (zyx[1] + in[1] * zyx[2]);
 }
 
-/* Taps inside the image: where their channels start, and their pixels.  Windows
-   have MOST_TAPS at most. */
-static int64_t taps_inside(const pool_job *j, int64_t image, const int64_t *place, const float **from, int32_t *pixels)
+/* Pixels of the taps inside the image.  Windows have MOST_TAPS at most. */
+static int64_t taps_inside(const pool_job *j, const int64_t *place, int32_t *pixels)
 {
     int64_t count = 0, base = first_pixel(&j->w, place);
     for (int64_t tap = 0; tap < j->w.taps; tap++) {
         int64_t pixel = base >= 0 ? base + j->offsets[tap] : gc_window_pixel(&j->w, place, tap);
         pixels[count] = (int32_t)pixel;
-        from[count] = j->x + (image * j->w.pixels_in + pixel) * j->x_step;
         count += pixel >= 0;
     }
     return count;
@@ -172,8 +172,11 @@ static void max_place(const pool_job *j, int64_t image, const int64_t *place, fl
 {
     const float *from[MOST_TAPS];
     int32_t pixels[MOST_TAPS];
-    int64_t count = j->w.taps <= MOST_TAPS ? taps_inside(j, image, place, from, pixels) : 0;
+    int64_t count = j->w.taps <= MOST_TAPS ? taps_inside(j, place, pixels) : 0;
     if (count > 0) {
+        for (int64_t t = 0; t < count; t++) {
+            from[t] = j->x + (image * j->w.pixels_in + pixels[t]) * j->x_step;
+        }
         j->kern->max_taps(from, count, j->channels, best, numbers ? arg : NULL);
         if (numbers) {
             name_pixels(j->channels, pixels, arg);
@@ -204,6 +207,24 @@ static void max_task(void *task, uint32_t chunk)
     }
 }
 
+/* In bfloat16, where nobody asks for the places of the maxima. */
+static void half_max_task(void *task, uint32_t chunk)
+{
+    const pool_job *j = task;
+    int64_t first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
+    const gc_bf16 *x = (const gc_bf16 *)(const void *)j->x;
+    gc_bf16 *y = (gc_bf16 *)(void *)j->y;
+    for (int64_t r = first; r < last; r++) {
+        const gc_bf16 *from[MOST_TAPS];
+        int32_t pixels[MOST_TAPS];
+        int64_t place[3], image = gc_window_split(j->w.out, r, place), count = taps_inside(j, place, pixels);
+        for (int64_t t = 0; t < count; t++) {
+            from[t] = x + (image * j->w.pixels_in + pixels[t]) * j->x_step;
+        }
+        j->half->max_taps(from, count, j->channels, y + r * j->y_step);
+    }
+}
+
 static void max_back_task(void *task, uint32_t slice)
 {
     const pool_job *j = task;
@@ -225,6 +246,8 @@ static gc_status max_infer(gc_op_call *c)
     GC_TRY(setup(c, &j));
     c->aux_bytes = (size_t)(j.rows * j.channels) * sizeof(int32_t);
     c->wide = 1;
+    bool numbers = c->n_out > 1 && c->out[1] != NULL;
+    c->half_able = c->half != NULL && !numbers && j.w.taps <= MOST_TAPS ? GC_HALF_SAME : 0;
     GC_TRY(set_output(c, &j, 0, GRADCAM_F32));
     if (c->n_out < 2 || !c->out[1]) {
         return GRADCAM_OK;
@@ -243,7 +266,7 @@ static gc_status max_forward(gc_op_call *c)
     j.arg = c->aux;
     j.index = c->n_out > 1 && c->out[1] ? c->out[1]->data : NULL;
     j.column_major = gc_attr_int(&c->attrs, "storage_order", 0) != 0;
-    return gc_parallel(c->ctx, max_task, &j, chunks(j.rows, ROW_CHUNK));
+    return gc_parallel(c->ctx, j.half != NULL ? half_max_task : max_task, &j, chunks(j.rows, ROW_CHUNK));
 }
 
 static gc_status back(gc_op_call *c, pool_job *j, gc_task_fn fn)

@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "run/fuse.h"
 #include "run/join.h"
+#include "run/narrow.h"
 #include "run/strips.h"
 
 static gc_tensor *slot_value(gc_plan *p, int32_t slot)
@@ -228,7 +229,7 @@ static void set_pointers(gc_plan *p)
         if (!s->constant) {
             s->value.data = at(p, home(p, s));
             if (s->root >= 0) {
-                s->value.data = (float *)s->value.data + s->offset;
+                s->value.data = (char *)s->value.data + s->offset * (int64_t)gc_dtype_size(s->value.dtype);
             }
         }
         s->grad.data = at(p, &s->grad_memory);
@@ -255,6 +256,7 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
     gc_plan_fuse(p);
     gc_plan_strips(p);
     gc_plan_join(p);
+    gc_plan_narrow(p);
     for (int32_t i = 0; i < p->n_slots; i++) {
         GC_TRY(slot_blocks(p, &p->slots[i], err));
     }

@@ -38,6 +38,7 @@ typedef struct gc_slot {
     int32_t unused;           /* nobody needs it, so nobody computes it */
     int32_t hidden;           /* never stored: an earlier step goes on to its successor */
     int32_t readers;          /* operands of steps, see run/fuse.c */
+    int32_t half;             /* stored as bfloat16, see run/narrow.c */
     const gc_net *weight_net; /* of a weight: its network, or the body of a loop, and its number there */
     int32_t weight;
     int32_t lasting;  /* a constant of the network: the same in every plan */

@@ -309,6 +309,7 @@ gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, g
     GC_TRY(gc_plan_raise_slot(run->plan, slot, err));
     gc_tensor_describe(&run->plan->slots[slot].value, desc);
     desc->data = NULL;
+    desc->dtype = desc->dtype == GRADCAM_BF16 ? GRADCAM_F32 : desc->dtype; /* as if it had been watched */
     return GRADCAM_OK;
 }
 

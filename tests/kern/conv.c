@@ -16,6 +16,7 @@ typedef struct conv {
     const float *in;
     const void *in_data; /* what is run: `in`, or the same in bfloat16 */
     gc_epilogue run_epi; /* likewise */
+    bool round_in, round_weights;
     int64_t in_pixels, out_pixels, out_floats;
 } conv;
 
@@ -69,7 +70,7 @@ static void choose_sizes(conv *c, bool depthwise)
             g->dim[i].in = g->dim[i].places = g->dim[i].out = i < 3 - rank ? 1 : check_between(1, 6);
         }
     }
-    if (depthwise && check_chance(12)) { /* more lines of taps than are summed at once */
+    if (depthwise && g->half == NULL && check_chance(12)) { /* more lines of taps than are summed at once */
         gc_conv_dim *d = &g->dim[1];
         no_dim(d, &c->w.kernel[1]);
         d->in = 40;
@@ -80,7 +81,7 @@ static void choose_sizes(conv *c, bool depthwise)
     g->images = check_between(1, 3);
     g->groups = depthwise ? check_between(vl, 3 * vl + 1) : check_between(1, check_chance(2) ? 1 : 4);
     g->in_c = depthwise ? 1 : check_between(1, check_chance(3) ? 40 : 9);
-    if (g->half != NULL) { /* around the depth of a step; in groups products come in pairs */
+    if (g->half != NULL && !depthwise) { /* around the depth of a step; in groups products come in pairs */
         g->in_c = check_chance(4) ? check_between(30, 70) : g->in_c;
         g->in_c += g->groups > 1 ? g->in_c % 2 : 0;
     }
@@ -158,12 +159,14 @@ static const void *in_half(const float *from, int64_t n)
     return to;
 }
 
-static void make_half(conv *c)
+static void make_half(conv *c, bool depthwise)
 {
     gc_gather *g = &c->g;
-    g->in_half = check_chance(2);
-    g->out_half = check_chance(2);
+    g->in_half = depthwise || check_chance(2);
+    g->out_half = depthwise || check_chance(2);
     g->residual_half = check_chance(2);
+    c->round_in = true;
+    c->round_weights = !depthwise;
     if (g->in_half) {
         c->in_data = in_half(c->in, (c->in_pixels - 1) * g->in_pixel + g->groups * g->in_c);
     }
@@ -178,9 +181,9 @@ static void make_half(conv *c)
 
 /* ---- what must come out ---- */
 
-static double factor_of(const conv *c, float x)
+static double factor_of(float x, bool rounded)
 {
-    return (double)(c->g.half != NULL ? check_widen(check_narrow(x)) : x);
+    return (double)(rounded ? check_widen(check_narrow(x)) : x);
 }
 
 /* The place of an output coordinate, or -1 where the gather writes nothing. */
@@ -206,7 +209,8 @@ static double term(const conv *c, const int64_t *at, int64_t image, int64_t colu
         number = number * c->w.kernel[i] + d->tap_first + taps[i] * d->tap_step;
     }
     int64_t weight = group * c->w.group + column % g->out_c * c->w.column_step + channel * c->w.channel_step + number;
-    return factor_of(c, c->in[pixel * g->in_pixel + group * g->in_c + channel]) * factor_of(c, c->w.data[weight]);
+    return factor_of(c->in[pixel * g->in_pixel + group * g->in_c + channel], c->round_in) *
+           factor_of(c->w.data[weight], c->round_weights);
 }
 
 static double plain_sum(const conv *c, const int64_t *at, int64_t image, int64_t column, double *size)
@@ -429,12 +433,15 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
     } else {
         choose_sizes(&c, method == GC_CONV_DEPTHWISE);
     }
+    if (half != NULL && method == GC_CONV_DEPTHWISE && !gc_half_depthwise_fits(&c.g)) {
+        return;
+    }
     describe(&c, method, 3);
     make_operands(&c);
     c.in_data = c.in;
     c.run_epi = c.epi;
     if (half != NULL) {
-        make_half(&c);
+        make_half(&c, method == GC_CONV_DEPTHWISE);
     }
     if (wino) {
         weigh(&c, &w);
@@ -471,5 +478,8 @@ void check_half_conv(const gc_ctx *one_worker, const gc_ctx *many, const gc_half
 {
     for (int i = 0; i < check_rounds(600); i++) {
         one(one_worker, many, GC_CONV_HALF, half, -1);
+    }
+    for (int i = 0; i < check_rounds(400); i++) {
+        one(one_worker, many, GC_CONV_DEPTHWISE, half, -1);
     }
 }

@@ -105,11 +105,41 @@ static void few_rows(const gc_ctx *one, const gc_ctx *many, const gc_half *half)
     check_intact();
 }
 
+static void maxima(const gc_half *half)
+{
+    const gc_bf16 *taps[9];
+    int64_t count = check_between(0, 9), n = check_between(1, 70), wrong = 0;
+    check_case("maximum of %d, %d channels", (int)count, (int)n);
+    for (int64_t t = 0; t < count; t++) {
+        gc_bf16 *x = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+        for (int64_t i = 0; i < n; i++) { /* a NaN of either sign now and then */
+            x[i] = check_chance(40) ? (gc_bf16)(0x7fc0 | (check_random() & 0x8001)) : check_narrow(any_normal());
+        }
+        taps[t] = x;
+    }
+    gc_bf16 *y = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+    half->max_taps(taps, count, n, y);
+    for (int64_t i = 0; i < n; i++) {
+        float best = -INFINITY, got = check_widen(y[i]);
+        for (int64_t t = 0; t < count; t++) {
+            float x = check_widen(taps[t][i]);
+            best = x > best || x != x ? x : best;
+            best = best != best ? NAN : best;
+        }
+        wrong += !(best != best ? got != got : got == best);
+    }
+    check_that(wrong == 0, "wrong numbers");
+    check_intact();
+}
+
 void check_half(const gc_ctx *one, const gc_ctx *many, const gc_half *half)
 {
     check_rounding(half);
     for (int i = 0; i < check_rounds(200); i++) {
         few_rows(one, many, half);
+    }
+    for (int i = 0; i < check_rounds(200); i++) {
+        maxima(half);
     }
     check_half_conv(one, many, half);
 }

@@ -94,3 +94,89 @@ def test_conv(context):
     run = run_of(context, "Conv", x, [w], want.shape, strides=[2, 1], pads=[1, 2, 1, 2], dilations=[1, 2], group=2)
     run.forward()
     assert near(run.value("y"), want, size, 6 * 15 + 1)
+
+
+# ---- values that are stored as bfloat16 ----
+
+
+def network(context, chain):
+    """Nodes (op, weights' shapes, attributes, inputs by number of the value) over an image of 8 channels."""
+    rng = np.random.default_rng(3)
+    nodes, weights = [], []
+    for i, (op, shapes, attributes, inputs) in enumerate(chain):
+        names = [f"v{k}" for k in inputs]
+        for shape in shapes:
+            names.append(f"w{len(weights)}")
+            weights.append(numpy_helper.from_array(rng.standard_normal(shape, np.float32), names[-1]))
+        nodes.append(helper.make_node(op, names, [f"v{i + 1}"], **attributes))
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("v0", TensorProto.FLOAT, (2, 8, 20, 18))],
+                              [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = rng.standard_normal((2, 8, 20, 18), np.float32)
+    return gradcam.Net(model.SerializeToString(), context), x
+
+
+def results(net, x, watched):
+    with gradcam.Run(net) as run:
+        run.set_input("v0", x)
+        for name in watched:
+            run.watch(name)
+        try:
+            run.set_precision("bf16")
+        except gradcam.GradcamError:
+            pytest.skip("no bfloat16 here")
+        run.forward()
+        seen = [run.value(name) for name in watched]
+        specs = [run.spec(f"v{i}").dtype for i in range(len(net.nodes))]
+        return run.value(net.outputs[0]), seen, specs, run.arena_bytes
+
+
+PAD = {"pads": [1, 1, 1, 1]}
+CHAINS = {
+    "convolutions": [("Conv", [(24, 8, 3, 3), (24,)], PAD, [0]), ("Relu", [], {}, [1]),
+                     ("Conv", [(40, 24, 1, 1)], {}, [2]), ("Conv", [(33, 40, 3, 3)], {"strides": [2, 2]}, [3]),
+                     ("Conv", [(6, 33, 3, 3)], PAD, [4])],
+    "pools": [("Conv", [(24, 8, 3, 3)], PAD, [0]), ("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2]} | PAD, [1]),
+              ("Conv", [(35, 24, 2, 2)], {}, [2]), ("MaxPool", [], {"kernel_shape": [2, 2]}, [3]),
+              ("Conv", [(5, 35, 1, 1)], {}, [4])],
+    "parts": [("Conv", [(16, 8, 1, 1)], {}, [0]), ("Conv", [(24, 16, 3, 3)], PAD, [1]),
+              ("Conv", [(20, 16, 1, 1)], {}, [1]), ("Concat", [], {"axis": 1}, [2, 3]),
+              ("Conv", [(9, 44, 3, 3)], PAD, [4])],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_stored_narrow(context, name):
+    """Convolutions round their inputs, and maxima and copies keep the order of what is rounded: whether values between
+    them are stored as bfloat16 or, because somebody watches them, as float32 must not be seen in a bit."""
+    net, x = network(context, CHAINS[name])
+    names = [f"v{i + 1}" for i in range(len(CHAINS[name]))]
+    plain, _, specs, _ = results(net, x, [])
+    wide, seen, _, _ = results(net, x, names[:-1])
+    assert np.array_equal(plain, wide)
+    assert all(value.dtype == np.float32 for value in seen) and all(dtype == np.float32 for dtype in specs)
+
+
+def test_stored_narrow_takes_less(context):
+    net, x = network(context, [("Conv", [(64, 8 if i == 0 else 64, 3, 3)], PAD, [i]) for i in range(4)])
+    _, _, _, narrow = results(net, x, [])
+    _, _, _, wide = results(net, x, ["v1", "v2", "v3"])
+    assert narrow < wide * 0.75
+
+
+def test_residual_and_depthwise(context):
+    """What is stored narrow is off by one rounding of it."""
+    torch = pytest.importorskip("torch")
+    chain = [("Conv", [(16, 8, 1, 1)], {}, [0]), ("Conv", [(16, 1, 3, 3)], {"group": 16} | PAD, [1]),
+             ("Conv", [(16, 16, 1, 1)], {}, [2]), ("Add", [], {}, [3, 1]), ("Conv", [(4, 16, 1, 1)], {}, [4])]
+    net, x = network(context, chain)
+    got, _, _, _ = results(net, x, [])
+    rng = np.random.default_rng(3)
+    w = [torch.from_numpy(rng.standard_normal(chain[i][1][0], np.float32).astype(np.float64)) for i in (0, 1, 2, 4)]
+    conv = torch.nn.functional.conv2d
+    first = conv(torch.from_numpy(x.astype(np.float64)), w[0])
+    sums = conv(conv(first, w[1], padding=1, groups=16), w[2]) + first
+    size = conv(conv(conv(conv(torch.from_numpy(np.abs(x).astype(np.float64)), w[0].abs()), w[1].abs(), padding=1, groups=16),
+                     w[2].abs()) + first.abs(), w[3].abs()).numpy()
+    # Four products and two stored values: at most ten roundings of 2^-8 in a row.
+    assert np.all(np.abs(got - conv(sums, w[3]).numpy()) <= 10 * 2.0**-8 * size)
