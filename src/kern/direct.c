@@ -9,7 +9,7 @@
 #include "kern/conv.h"
 
 /* Slices of SLICE channels and BLOCK places take 1 MB. */
-enum { ITEM_FLOPS = 512 << 10, OUTER_BYTES = 256 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
+enum { ITEM_FLOPS = 512 << 10, OUTER_BYTES = 512 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
 
 typedef struct direct {
     const gc_gather *g;
