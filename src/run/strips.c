@@ -77,9 +77,14 @@ static bool light(const gc_gather *g, int64_t most)
     return g->groups == 1 && taps * g->in_c * g->out_c * (int64_t)sizeof(float) <= most;
 }
 
+static bool is_dense(const gc_conv_pass *a)
+{
+    return a->method == GC_CONV_DIRECT || a->method == GC_CONV_HALF;
+}
+
 static bool is_narrow(const gc_conv_pass *a, int64_t most)
 {
-    return a->method == GC_CONV_DIRECT && is_flat(&a->gather) && light(&a->gather, most);
+    return is_dense(a) && is_flat(&a->gather) && light(&a->gather, most);
 }
 
 static bool is_free(const gc_step *s)
@@ -167,7 +172,7 @@ static void find_chain(gc_plan *p, int32_t first)
         return;
     }
     bool deep = a.method == GC_CONV_DEPTHWISE;
-    bool begins = deep || (a.method == GC_CONV_DIRECT && light(&a.gather, WEIGHT_BYTES));
+    bool begins = deep || (is_dense(&a) && light(&a.gather, WEIGHT_BYTES));
     int32_t second = begins ? next_stage(p, first, &b) : -1;
     if (second < 0 || !is_large(p, p->steps[first].result) || !enough_lines(p, &b.gather) ||
         (deep ? !is_narrow(&b, WEIGHT_BYTES) : b.method != GC_CONV_DEPTHWISE)) {

@@ -68,9 +68,11 @@ def by_torch(x, w, kernel=3, stride=1, dilation=1, pads=None, head=(1, 1, 0), ac
     return y + x if residual else y
 
 
-def run(net, x, watch=()):
+def run(net, x, watch=(), precision=None):
     with gradcam.Run(net) as r:
         r.set_input("x", x)
+        if precision:
+            r.set_precision(precision)
         for name in watch:
             r.watch(name, gradcam.WATCH_VALUE)
         r.forward()
@@ -142,6 +144,22 @@ def test_squeeze_and_excitation(swapped, shape):
             whole, most = run(net, x, ["m"])
             y, stored = run(net, x)
             assert np.abs(y - expected).max() < 3e-6 * np.abs(expected).max()
+            assert np.array_equal(y, whole) and stored < most
+
+
+@pytest.mark.parametrize("case", ["residual", "batch", "stride", "first_layer", "wide_line"])
+def test_strips_in_bfloat16(case):
+    """Tiles of strips are other tiles than those of whole maps, with the same sums."""
+    options, shape = CASES[case]
+    model, channels, _ = chain(**options)
+    x = np.random.default_rng(6).normal(size=(shape[0], channels, *shape[1:])).astype(np.float32)
+    for threads in (1, 2, 3):
+        with gradcam.Context(threads=threads) as ctx, gradcam.Net(model, ctx) as net:
+            try:
+                whole, most = run(net, x, ["a", "b"], "bf16")
+            except gradcam.GradcamError as refused:
+                pytest.skip(str(refused))
+            y, stored = run(net, x, (), "bf16")
             assert np.array_equal(y, whole) and stored < most
 
 
