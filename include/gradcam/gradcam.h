@@ -500,10 +500,12 @@ GRADCAM_API int64_t gc_run_node_flops(const gc_run *run, int32_t node);
    last.  A nonzero return stops the pass with GRADCAM_E_CANCELLED and that code
    in gc_error.user_code; values and gradients are then not to be read, and the
    next pass begins anew.  The callback may query the run but not run it.
-   fn == NULL: no callback any more. */
+   fn == NULL: no callback any more.  gc_run_perturb calls it likewise, before every
+   step of every batch; it counts variants instead of steps. */
+enum { GRADCAM_PROGRESS_VARIANTS = 8 };
 typedef struct gc_progress {
     uint32_t struct_size;
-    uint32_t phase; /* GRADCAM_HOOK_FORWARD or GRADCAM_HOOK_BACKWARD */
+    uint32_t phase; /* GRADCAM_HOOK_FORWARD, GRADCAM_HOOK_BACKWARD or GRADCAM_PROGRESS_VARIANTS */
     uint32_t done;  /* steps that are done: 0 to total */
     uint32_t total; /* steps of this pass; of very different length */
     gc_run *run;
@@ -671,6 +673,107 @@ GRADCAM_API gc_status gc_map_resize(const gc_tensor *src, int32_t mode, gc_tenso
 /* In place, each sample (leading index) by itself: (x - min) / (max - min); a
    constant sample becomes 0.  Row-major float32, else INVALID. */
 GRADCAM_API gc_status gc_map_normalize(gc_tensor *map, gc_error *err);
+
+/* ---- 10. perturbation --------------------------------------------------- */
+
+/* The same network on many variants of one value: what the methods are made of that
+   ask what a score loses when something is hidden.  Occlusion (Zeiler 2014) hides
+   windows of the input, RISE (Petsiuk 2018) random parts of it, Score-CAM (Wang 2020)
+   what a channel does not see, Ablation-CAM (Desai 2020) a channel of a layer.
+   docs/perturbation.md has two of them in some tens of lines.
+
+   The network is restarted at the value: what does not depend on it is computed
+   once, and what the output does not need is not computed.  Variants go through the
+   rest in batches. */
+typedef int32_t gc_perturb_kind;
+enum {
+    GRADCAM_PERTURB_MASK = 0,   /* variant i is m_i x + (1 - m_i) baseline, element by element */
+    GRADCAM_PERTURB_ABLATE = 1, /* variant i has some channels replaced by the baseline */
+    GRADCAM_PERTURB_WRITE = 2   /* the host writes it */
+};
+
+/* Makes variant `index` out of `variant`, which has the value's shape and holds its unperturbed
+   numbers; heed the strides. */
+typedef int32_t (*gc_perturb_write_fn)(void *user, int64_t index, gc_tensor *variant);
+/* Takes the output of variant `index`, which has the shape that it has in the run. */
+typedef int32_t (*gc_perturb_each_fn)(void *user, int64_t index, const gc_tensor *output);
+
+/* How it was done. */
+typedef struct gc_perturb_report {
+    uint32_t struct_size;
+    uint32_t n_steps; /* of the plan that runs for every batch */
+    int64_t batch;    /* variants at a time */
+    int64_t index;    /* gc_perturb_scores: class or element of the first sample */
+    double score;     /* and its unperturbed value, before negation */
+} gc_perturb_report;
+
+typedef struct gc_perturb_options {
+    uint32_t struct_size;
+    gc_perturb_kind kind;
+    int64_t count;      /* of variants: 1 to 2^31 - 1 */
+    int64_t batch;      /* variants at a time, up to 4096; 0: chosen by memory and count */
+    const char *value;  /* value or node name; NULL: the first input */
+    const char *output; /* likewise, what is computed; NULL: the first output */
+    /* MASK: float32, [count, ...]; the dimensions after the first broadcast to the
+       value's by numpy's rule: [count, H, W] masks all channels of [N, C, H, W],
+       [count, C, 1, 1] whole channels.  Not restricted to 0..1. */
+    const gc_tensor *masks;
+    /* MASK, ABLATE: float32, broadcasts to the value's shape; NULL: zero. */
+    const gc_tensor *baseline;
+    /* ABLATE: variant i loses channels[groups[i]] to channels[groups[i + 1] - 1].
+       groups NULL: channels[i] alone; channels NULL, too: channel i. */
+    const int64_t *channels;
+    const int64_t *groups;     /* count + 1 of them, ascending from 0 */
+    gc_perturb_write_fn write; /* WRITE */
+    gc_perturb_each_fn each;   /* NULL, or called for every variant in order */
+    void *user;                /* of both */
+    gc_tensor *outputs;        /* NULL, or [count, output's shape...], floating, any strides: all outputs */
+    gc_perturb_report *report; /* NULL: not reported */
+    const void *reserved0;
+    int32_t axis; /* ABLATE: the axis of the channels, may be negative; 0: axis 1 */
+    /* 1: the run's last forward pass counts, as when variants come in several calls;
+       0: there is one first. */
+    uint32_t keep_forward;
+} gc_perturb_options;
+
+/* Computes the output of every variant.  Inputs must be bound.  The run's values are those
+   of the unperturbed input afterwards.  The value and what else the rest reads stay
+   watched, and the plan of the rest stays with the run until the run prepares again or
+   another value, output, batch, or with batch 0 another count, is asked for: the
+   same call made again allocates nothing.  gc_run_arena_bytes counts that plan.
+
+   Callbacks come from the calling thread and may query the run but not run it;
+   tensors are borrowed until they return; nonzero stops with GRADCAM_E_CALLBACK and
+   that code in gc_error.user_code.  Hooks are called in the run's forward pass, not
+   for variants: one that writes behind the value is an error, GRADCAM_E_STATE.
+
+   Results are bit-identical for any number of threads and do not depend on a
+   variant's place in its batch; other batch sizes round differently, as other shapes
+   do.  With a batch of 1 they are bit for bit what a forward hook that writes the
+   variant into the watched value would give.
+
+   Batches stack variants on the axis that the samples lie on, also where the
+   file fixes their number in its inputs, Reshape, Resize or Concat.  The first call tries
+   whether variants then stay apart: networks that mix samples, or whose shapes cannot
+   follow, run one by one, and report->batch says so.
+
+   Errors: INVALID (a NULL, an option out of range, a constant, an output that
+   does not depend on the value), NOT_FOUND, SHAPE (masks, baseline, outputs), DTYPE (the value
+   or what is given is not float32; WRITE takes values of any type), UNSUPPORTED (a
+   value inside a loop), STATE (keep_forward without a pass; a writing hook),
+   LIMIT (a batch that the host chose), CALLBACK, CANCELLED, ABI, and those of
+   gc_run_forward. */
+GRADCAM_API gc_status gc_run_perturb(gc_run *run, const gc_perturb_options *options, gc_error *err);
+
+/* The target's score of every variant: scores[i * N + n] for sample n of the N samples
+   of the output (1 where it has fewer than two dimensions), n_scores = count * N of
+   them.  options->output is the target's and must be NULL, as must ->each.  target NULL: all zero.
+   The arg-max class is that of the unperturbed input; a score of
+   GRADCAM_TARGET_ELEMENT and _SEED is the sum of seed times output over the sample.
+   On an error scores[] holds those of the variants that were done.
+   Errors: also those of a target in section 8, and SHAPE (n_scores). */
+GRADCAM_API gc_status gc_perturb_scores(gc_run *run, const gc_perturb_options *options, const gc_target *target,
+                                        float *scores, size_t n_scores, gc_error *err);
 
 #ifdef __cplusplus
 }

@@ -168,13 +168,18 @@ static gc_status fill_seed(gc_aim *aim, const scores *s, gc_tensor *seed, gc_err
     }
 }
 
-gc_status gc_aim_backward(gc_aim *aim, gc_error *err)
+gc_status gc_aim_seed(gc_aim *aim, gc_tensor **seed, gc_error *err)
 {
     scores s;
     memset(&s, 0, sizeof s);
     GC_TRY(read_scores(aim, &s, err));
+    GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_SEED, &s.d, seed, err));
+    return fill_seed(aim, &s, *seed, err);
+}
+
+gc_status gc_aim_backward(gc_aim *aim, gc_error *err)
+{
     gc_tensor *seed = NULL;
-    GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_SEED, &s.d, &seed, err));
-    GC_TRY(fill_seed(aim, &s, seed, err));
+    GC_TRY(gc_aim_seed(aim, &seed, err));
     return gc_run_backward(aim->run, aim->output, seed, err);
 }

@@ -17,6 +17,9 @@ typedef struct gc_aim {
 
 /* Chooses the value to start from (before a trailing softmax) and watches it. */
 gc_status gc_aim_init(gc_aim *aim, gc_ctx *ctx, gc_run *run, const gc_target *target, gc_error *err);
+/* After a forward pass: the gradient of the score with respect to the output, row-major;
+   borrowed until the next seed.  The score is the sum of seed times output. */
+gc_status gc_aim_seed(gc_aim *aim, gc_tensor **seed, gc_error *err);
 /* After a forward pass: makes the seed and runs the backward pass. */
 gc_status gc_aim_backward(gc_aim *aim, gc_error *err);
 /* The default layer: the deepest value with spatial extent on the way to the

@@ -71,7 +71,7 @@ static void convert_task(void *task, uint32_t index)
     }
 }
 
-static gc_status convert(gc_run *run, const gc_tensor *from, gc_tensor *to, gc_error *err)
+static gc_status convert(const gc_ctx *ctx, const gc_tensor *from, gc_tensor *to, gc_error *err)
 {
     convert_job j = {from, to};
     if (to->ndim < 3) {
@@ -79,23 +79,36 @@ static gc_status convert(gc_run *run, const gc_tensor *from, gc_tensor *to, gc_e
         return GRADCAM_OK;
     }
     int64_t tasks = (to->shape[2] + LINES - 1) / LINES;
-    gc_status s = tasks > UINT32_MAX ? GRADCAM_E_LIMIT : gc_parallel(run->ctx, convert_task, &j, (uint32_t)tasks);
+    gc_status s = tasks > UINT32_MAX ? GRADCAM_E_LIMIT : gc_parallel(ctx, convert_task, &j, (uint32_t)tasks);
     return s == GRADCAM_OK ? s : gc_fail(err, s, "the executor failed in a copy");
+}
+
+static gc_status compute(gc_plan *p, gc_step *s, gc_error *err)
+{
+    if (s->fused) {
+        return GRADCAM_OK;
+    }
+    if (s->op == NULL) {
+        return convert(p->ctx, &p->slots[s->in[0]].value, &p->slots[s->out[0]].value, err);
+    }
+    s->call.err = err;
+    s->call.work = s->work_memory.bytes > 0 ? p->arena + s->work_memory.offset : NULL;
+    return s->before >= 0 ? gc_strips_run(p, s) : s->op->forward(&s->call);
 }
 
 static gc_status step_forward(gc_run *run, gc_step *s, gc_error *err)
 {
-    gc_plan *p = run->plan;
-    if (s->fused) {
-        return call_output_hooks(run, s, err);
-    }
-    if (s->op == NULL) {
-        return convert(run, &p->slots[s->in[0]].value, &p->slots[s->out[0]].value, err);
-    }
-    s->call.err = err;
-    s->call.work = s->work_memory.bytes > 0 ? p->arena + s->work_memory.offset : NULL;
-    GC_TRY(s->before >= 0 ? gc_strips_run(p, s) : s->op->forward(&s->call));
+    GC_TRY(compute(run->plan, s, err));
     return call_output_hooks(run, s, err);
+}
+
+gc_status gc_exec_part(gc_run *run, gc_plan *part, int64_t done, int64_t total, gc_error *err)
+{
+    for (int32_t i = 0; i < part->n_steps; i++) {
+        GC_TRY(gc_run_report_progress(run, GRADCAM_PROGRESS_VARIANTS, done, total, err));
+        GC_TRY(compute(part, &part->steps[i], err));
+    }
+    return GRADCAM_OK;
 }
 
 gc_status gc_exec_forward(gc_run *run, gc_error *err)
@@ -104,15 +117,15 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err)
     for (int32_t i = 0; i < run->net->n_inputs; i++) {
         gc_slot *slot = &p->slots[p->slot_of[run->net->inputs[i]]];
         if (!slot->constant) {
-            GC_TRY(convert(run, run->inputs[i], &slot->value, err));
+            GC_TRY(convert(run->ctx, run->inputs[i], &slot->value, err));
         }
         GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_FORWARD, err));
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
-        GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, i, err));
+        GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, i, p->n_steps, err));
         GC_TRY(step_forward(run, &p->steps[i], err));
     }
-    return gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, p->n_steps, err);
+    return gc_run_report_progress(run, GRADCAM_HOOK_FORWARD, p->n_steps, p->n_steps, err);
 }
 
 /* Parts of gradients without gaps, or activations, a slice a task. */
@@ -186,7 +199,7 @@ static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
 {
     gc_plan *p = run->plan;
     if (s->op == NULL) {
-        return convert(run, &p->slots[s->out[0]].grad, s->call.grad_in[0], err);
+        return convert(p->ctx, &p->slots[s->out[0]].grad, s->call.grad_in[0], err);
     }
     if (s->op->backward == NULL) {
         return gc_fail(err, GRADCAM_E_NO_GRADIENT, "%s (node \"%s\") has no gradient", s->call.op_name,
@@ -237,10 +250,10 @@ gc_status gc_exec_backward(gc_run *run, int32_t seed, gc_error *err)
         p->slots[i].has_grad = i == seed;
     }
     for (int32_t i = p->n_steps - 1; i >= 0; i--) {
-        GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps - 1 - i, err));
+        GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps - 1 - i, p->n_steps, err));
         GC_TRY(step_backward(run, &p->steps[i], err));
     }
-    GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps, err));
+    GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps, p->n_steps, err));
     for (int32_t i = 0; i < run->net->n_inputs; i++) {
         gc_slot *slot = &p->slots[p->slot_of[run->net->inputs[i]]];
         if (slot->has_grad) {

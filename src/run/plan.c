@@ -6,10 +6,12 @@
 #include <string.h>
 
 #include "base/abi.h"
+#include "run/cut.h"
 #include "run/fold.h"
 #include "run/loop.h"
 #include "run/pack.h"
 #include "run/prune.h"
+#include "run/stretch.h"
 #include "run/weights.h"
 
 static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out, gc_error *err)
@@ -67,53 +69,6 @@ void gc_plan_free(gc_plan *p)
     gc_mem_free(p->ctx, p->readers);
     gc_mem_free(p->ctx, p->arena);
     gc_mem_free(p->ctx, p);
-}
-
-/* Small inputs that nobody watches: sizes, axes, scales rather than data. */
-static bool freezable(const gc_plan *p, int32_t k, const gc_tensor *bound)
-{
-    bool small = bound->ndim <= 1 && gc_numel(bound) <= GC_FROZEN_MOST;
-    return p->watch[p->net->inputs[k]] == 0 && (bound->dtype >= GRADCAM_I64 || small);
-}
-
-static gc_status freeze(gc_plan *p, gc_slot *s, const gc_tensor *bound, gc_error *err)
-{
-    s->owned = gc_mem_alloc(p->ctx, (size_t)gc_numel(bound) + 1, gc_dtype_size(s->value.dtype));
-    if (s->owned == NULL) {
-        return GC_NOMEM(err);
-    }
-    s->value.data = s->owned;
-    s->constant = 1;
-    gc_tensor_convert(bound, &s->value);
-    return GRADCAM_OK;
-}
-
-bool gc_plan_is_stale(const gc_plan *p, gc_tensor *const *inputs)
-{
-    for (int32_t i = 0; i < p->net->n_inputs; i++) {
-        const gc_slot *s = &p->slots[p->slot_of[p->net->inputs[i]]];
-        if (s->constant &&
-            (inputs[i]->dtype != s->value.dtype || !gc_is_row(inputs[i]) ||
-             memcmp(inputs[i]->data, s->owned, (size_t)gc_numel(&s->value) * gc_dtype_size(s->value.dtype)) != 0)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static gc_status add_input(gc_plan *p, int32_t k, const gc_tensor *bound, gc_error *err)
-{
-    const gc_value *v = &p->net->values[p->net->inputs[k]];
-    if (bound == NULL) {
-        return gc_fail(err, GRADCAM_E_STATE, "input \"%s\" is not bound; call gc_run_set_input", v->name);
-    }
-    gc_slot *s = &p->slots[gc_plan_add_slot(p, p->net->inputs[k])];
-    gc_dtype dtype = v->dtype != 0 ? v->dtype : bound->dtype;
-    s->value.dtype = dtype <= GRADCAM_BF16 ? GRADCAM_F32 : dtype;
-    s->value.ndim = bound->ndim;
-    memcpy(s->value.shape, bound->shape, sizeof s->value.shape);
-    gc_row_strides(s->value.ndim, s->value.shape, s->value.strides);
-    return p->frozen && freezable(p, k, bound) ? freeze(p, s, bound, err) : GRADCAM_OK;
 }
 
 static void set_layout(gc_tensor *t, bool channels_last)
@@ -390,6 +345,7 @@ static gc_status plan_step(gc_plan *p, gc_step *s, bool *folded, gc_error *err)
     GC_TRY(only_tensors(p, s));
     GC_TRY(hold_inputs(p, s, err));
     GC_TRY(s->op->infer(&s->call));
+    gc_stretch_outputs(p, s);
     *folded = foldable(p, s);
     return *folded ? fold(p, s, err) : set_input_layouts(p, s, err);
 }
@@ -470,7 +426,8 @@ gc_status gc_plan_add_node(gc_plan *p, int32_t index, gc_error *err)
     size_t operands = (size_t)n->n_in + (size_t)n->n_out;
     gc_step s;
     bool folded = false;
-    /* inputs of weights and in another layout; a normalisation that is folded makes two */
+    /* inputs of weights and in another layout; a normalisation that is folded makes two,
+       as does gc_stretch_inputs */
     GC_TRY(gc_plan_reserve(p, 2 * operands + 2, operands + 1, err));
     if (p->scope.depth == 0) {
         GC_TRY(gc_fold_batch_norm(p, n, &folded, err));
@@ -482,6 +439,7 @@ gc_status gc_plan_add_node(gc_plan *p, int32_t index, gc_error *err)
         return add_planned(p, n, index, err);
     }
     gc_status status = begin_node(p, n, index, &s, err);
+    status = status == GRADCAM_OK ? gc_stretch_inputs(p, &s, err) : status;
     if (status != GRADCAM_OK) {
         gc_plan_free_step(p->ctx, &s);
         return status;
@@ -531,7 +489,7 @@ static void mark_kept(gc_plan *p, const gc_wish *wish)
             p->slots[slot].want_grad = p->slots[slot].want_grad || grad;
         }
     }
-    for (int32_t i = 0; i < p->net->n_outputs; i++) {
+    for (int32_t i = 0; i < p->net->n_outputs && wish->cut == NULL; i++) {
         int32_t slot = gc_plan_slot(p, p->net->outputs[i]);
         p->slots[slot].kept = gc_plan_has_value(p, slot);
     }
@@ -542,15 +500,19 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
     GC_TRY(alloc_plan(p, err));
     count_readers(p);
     for (int32_t i = 0; i < p->net->n_inputs; i++) {
-        GC_TRY(add_input(p, i, wish->inputs[i], err));
+        GC_TRY(gc_plan_add_input(p, i, wish->inputs[i], err));
     }
     for (int32_t i = 0; i < p->net->n_nodes; i++) {
         GC_TRY(gc_plan_add_node(p, i, err));
     }
     GC_TRY(gc_plan_reserve(p, (size_t)p->net->n_outputs, 0, err));
     mark_kept(p, wish);
-    GC_TRY(gc_plan_raise(p, err));
-    GC_TRY(gc_plan_prune(p, err));
+    if (wish->cut != NULL) {
+        GC_TRY(gc_plan_part(p, err));
+    } else {
+        GC_TRY(gc_plan_raise(p, err));
+        GC_TRY(gc_plan_prune(p, err));
+    }
     GC_TRY(gc_plan_memory(p, err));
     return gc_plan_pack(p, err);
 }
@@ -566,12 +528,14 @@ static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, 
     p->watch = wish->watch;
     p->inner = wish->inner;
     p->n_values = net->n_values + wish->n_inner;
+    p->cut = wish->cut;
     p->frozen = frozen;
     p->exact = wish->exact;
     p->half = wish->half;
     gc_status status = build(p, wish, err);
     p->watch = NULL;
     p->inner = NULL;
+    p->cut = NULL;
     if (status != GRADCAM_OK) {
         gc_plan_free(p);
         return status;
@@ -583,13 +547,15 @@ static gc_status try_build(const gc_net *net, const gc_wish *wish, bool frozen, 
 /* A shape may hang on the numbers in an input.  Then the small and the integer
    inputs are taken as constants, and other numbers make a new plan; outputs
    that still cannot be computed are an error only when nothing is watched.  A
-   limit stays a limit: constants are not a way around it. */
+   limit stays a limit: constants are not a way around it.  Inputs that are repeated
+   have no numbers to be taken. */
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err)
 {
     gc_error why;
     memset(&why, 0, sizeof why);
     gc_status status = try_build(net, wish, false, out, &why);
-    if (status == GRADCAM_E_NOMEM || status == GRADCAM_E_LIMIT) {
+    bool final = wish->cut != NULL && wish->cut->repeat > 1;
+    if (status == GRADCAM_E_NOMEM || status == GRADCAM_E_LIMIT || (final && status != GRADCAM_OK)) {
         if (err != NULL) {
             gc_abi_export(&why, sizeof why, err, sizeof why);
         }

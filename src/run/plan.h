@@ -49,6 +49,8 @@ typedef struct gc_slot {
     int32_t root; /* or -1 */
     int32_t writer, last_reader, narrow;
     int64_t offset;
+    int32_t imported; /* see run/cut.c: written from outside */
+    int64_t major;    /* see run/stretch.c */
 } gc_slot;
 
 typedef struct gc_step {
@@ -89,11 +91,21 @@ typedef struct gc_scope {
     int32_t later_turn;     /* not the first, or inside one that is not */
 } gc_scope;
 
+/* A plan of a part of the network: what `output` needs and the value `from`
+   reaches.  What else this part reads is imported.  See run/cut.h. */
+typedef struct gc_cut {
+    int32_t from, output;      /* net values */
+    int64_t repeat;            /* the inputs are given as so many times the samples */
+    int64_t samples;           /* before that */
+    const struct gc_plan *ref; /* the plan with repeat 1, when repeat > 1 */
+} gc_cut;
+
 typedef struct gc_plan {
     gc_ctx *ctx;
     const gc_net *net;
     gc_scope scope;        /* while planning */
     const uint32_t *watch; /* per net value, during building */
+    const gc_cut *cut;     /* or NULL; during building */
     int32_t *readers;      /* per net value: nodes that read it, and outputs */
     gc_slot *slots;
     gc_step *steps;
@@ -125,6 +137,7 @@ typedef struct gc_wish {
     int32_t n_inner;
     int32_t exact;
     const struct gc_half *half;
+    const gc_cut *cut; /* NULL: the whole network */
 } gc_wish;
 
 gc_status gc_plan_build(const gc_net *net, const gc_wish *wish, gc_plan **out, gc_error *err);
@@ -146,6 +159,8 @@ void gc_plan_assign(gc_plan *plan, int32_t value, int32_t slot);
 
 /* ---- for building: run/plan.c ---- */
 
+/* Input k, of the type and shape of a tensor that is bound to it: run/inputs.c. */
+gc_status gc_plan_add_input(gc_plan *plan, int32_t k, const gc_tensor *bound, gc_error *err);
 /* Plans one node of the scope. */
 gc_status gc_plan_add_node(gc_plan *plan, int32_t index, gc_error *err);
 /* An empty step for the node `n`, which is number `index` of the scope. */

@@ -66,7 +66,7 @@ static bool mark(const gc_plan *p, const gc_step *s, unsigned char *needed)
     return any;
 }
 
-static void compact(gc_plan *p, const unsigned char *step_needed)
+void gc_plan_compact(gc_plan *p, const unsigned char *step_needed)
 {
     int32_t kept = 0;
     for (int32_t i = 0; i < p->n_steps; i++) {
@@ -100,7 +100,7 @@ gc_status gc_plan_prune(gc_plan *p, gc_error *err)
     for (int32_t i = p->n_steps - 1; i >= 0; i--) {
         step_needed[i] = mark(p, &p->steps[i], needed);
     }
-    compact(p, step_needed);
+    gc_plan_compact(p, step_needed);
     gc_mem_free(p->ctx, needed);
     return GRADCAM_OK;
 }

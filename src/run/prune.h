@@ -15,6 +15,8 @@ bool gc_plan_has_value(const gc_plan *plan, int32_t slot);
    plan, the last try, when something else is watched. */
 gc_status gc_plan_raise(const gc_plan *plan, gc_error *err);
 gc_status gc_plan_raise_slot(const gc_plan *plan, int32_t slot, gc_error *err);
+/* Drops the steps s with step_needed[s] == 0. */
+void gc_plan_compact(gc_plan *plan, const unsigned char *step_needed);
 /* Drops the steps that no kept value depends on. */
 gc_status gc_plan_prune(gc_plan *plan, gc_error *err);
 

@@ -88,7 +88,7 @@ gc_status gc_run_set_progress(gc_run *run, gc_progress_fn fn, void *user, gc_err
     return GRADCAM_OK;
 }
 
-gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_error *err)
+gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int64_t done, int64_t total, gc_error *err)
 {
     if (run->progress == NULL) {
         return GRADCAM_OK;
@@ -98,14 +98,16 @@ gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_e
     p.struct_size = (uint32_t)sizeof p;
     p.phase = phase;
     p.done = (uint32_t)done;
-    p.total = (uint32_t)run->plan->n_steps;
+    p.total = (uint32_t)total;
     p.run = run;
     int32_t code = run->progress(run->progress_user, &p);
     if (code == 0) {
         return GRADCAM_OK;
     }
-    gc_fail(err, GRADCAM_E_CANCELLED, "the progress callback stopped the %s pass at step %d of %d with %d",
-            phase == GRADCAM_HOOK_FORWARD ? "forward" : "backward", (int)done, (int)run->plan->n_steps, (int)code);
+    const char *what = phase == GRADCAM_HOOK_FORWARD ? "forward pass at step" : "backward pass at step";
+    what = phase == GRADCAM_PROGRESS_VARIANTS ? "perturbation at variant" : what;
+    gc_fail(err, GRADCAM_E_CANCELLED, "the progress callback stopped the %s %lld of %lld with %d", what,
+            (long long)done, (long long)total, (int)code);
     if (err != NULL) {
         err->user_code = code;
     }

@@ -6,6 +6,7 @@
 
 #include "kern/half.h"
 #include "run/prune.h"
+#include "run/restart.h"
 #include "run/weights.h"
 
 static bool shape_fits(const gc_value *v, const gc_tensor *t)
@@ -50,6 +51,7 @@ void gc_run_destroy(gc_run *run)
     for (int32_t i = 0; run->inputs != NULL && i < run->net->n_inputs; i++) {
         gc_tensor_unref(run->inputs[i]);
     }
+    gc_restart_free(run);
     gc_plan_free(run->plan);
     gc_run_free_scratch(run);
     gc_mem_free(run->ctx, run->inputs);
@@ -144,10 +146,12 @@ gc_status gc_run_prepare(gc_run *run, gc_error *err)
     if (run->plan != NULL && !run->stale && !gc_plan_is_stale(run->plan, run->inputs)) {
         return GRADCAM_OK;
     }
+    gc_restart_free(run);
     gc_plan_free(run->plan);
     run->plan = NULL;
     run->forwarded = 0;
-    gc_wish wish = {run->watch, run->inputs, (const char *const *)run->inner, run->n_inner, run->exact, run->half};
+    gc_wish wish = {run->watch, run->inputs, (const char *const *)run->inner, run->n_inner, run->exact,
+                    run->half,  NULL};
     GC_TRY(gc_plan_build(run->net, &wish, &run->plan, err));
     run->stale = 0;
     return GRADCAM_OK;
@@ -315,7 +319,7 @@ gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, g
 
 size_t gc_run_arena_bytes(const gc_run *run)
 {
-    return run == NULL || run->plan == NULL ? 0 : run->plan->arena_bytes;
+    return run == NULL || run->plan == NULL ? 0 : run->plan->arena_bytes + gc_restart_bytes(run);
 }
 
 gc_status gc_run_set_rule(gc_run *run, gc_rule rule, gc_error *err)

@@ -37,6 +37,7 @@ struct gc_run {
     gc_progress_fn progress;
     void *progress_user;
     gc_scratch scratch[GRADCAM_SCRATCH_COUNT]; /* see gc_run_scratch */
+    struct gc_restart *restart;                /* of run/restart.h, or NULL */
 };
 
 void gc_run_free_scratch(gc_run *run);
@@ -50,10 +51,13 @@ gc_status gc_run_enter_value(gc_run *run, const char *name, int32_t *out, gc_err
 const char *gc_run_value_name(const gc_run *run, int32_t value);
 void gc_run_free_names(gc_run *run);
 
-/* Tells the host how many steps of a pass are done; it may stop the pass. */
-gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int32_t done, gc_error *err);
+/* Tells the host how many steps of a pass (or variants) are done; it may stop the pass. */
+gc_status gc_run_report_progress(gc_run *run, uint32_t phase, int64_t done, int64_t total, gc_error *err);
 
 gc_status gc_exec_forward(gc_run *run, gc_error *err);
+/* The steps of a plan with a cut; its imported slots are filled.  No hooks; the
+   progress is that of `done` of `total` variants. */
+gc_status gc_exec_part(gc_run *run, gc_plan *part, int64_t done, int64_t total, gc_error *err);
 /* Gradients start at `slot`, whose grad tensor holds the seed already. */
 gc_status gc_exec_backward(gc_run *run, int32_t slot, gc_error *err);
 

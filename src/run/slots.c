@@ -19,6 +19,7 @@ int32_t gc_plan_add_slot(gc_plan *p, int32_t value)
     s->net_value = known_as(p, value);
     s->other = -1;
     s->producer = -1;
+    s->major = 1;
     s->value.ctx = p->ctx;
     if (value >= 0) {
         p->scope.slot_of[value] = p->n_slots;

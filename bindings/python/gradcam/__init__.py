@@ -23,10 +23,11 @@ from ._explain import Report, Warn
 from ._maps import normalize, resize
 from ._net import Builder, Net, Node, Spec
 from ._ops import OpCall
+from ._perturb import PerturbReport
 from ._run import Hook, Run
 from ._tensor import BFLOAT16
 
 __version__ = _lib.gc_version_string().decode()
 __all__ = ["ARGMAX", "BFLOAT16", "Builder", "CLASS", "Context", "DECONVNET", "ELEMENT", "GUIDED", "GradcamError",
-           "Hook", "Net", "Node", "OpCall", "PLAIN", "Report", "Run", "SEED", "Spec", "Stop", "WATCH_GRAD",
-           "WATCH_VALUE", "Warn", "kernels", "normalize", "resize"]
+           "Hook", "Net", "Node", "OpCall", "PLAIN", "PerturbReport", "Report", "Run", "SEED", "Spec", "Stop",
+           "WATCH_GRAD", "WATCH_VALUE", "Warn", "kernels", "normalize", "resize"]

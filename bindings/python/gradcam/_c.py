@@ -35,14 +35,16 @@ GRADCAM_WATCH_VALUE, GRADCAM_WATCH_GRAD = 1, 2
 GRADCAM_SCRATCH_COUNT = 16
 GRADCAM_RULE_PLAIN, GRADCAM_RULE_GUIDED, GRADCAM_RULE_DECONVNET = 0, 1, 2
 GRADCAM_HOOK_FORWARD, GRADCAM_HOOK_BACKWARD, GRADCAM_HOOK_WRITE = 1, 2, 4
+GRADCAM_PROGRESS_VARIANTS = 8
 GRADCAM_TARGET_ARGMAX, GRADCAM_TARGET_CLASS, GRADCAM_TARGET_ELEMENT, GRADCAM_TARGET_SEED = 0, 1, 2, 3
 GRADCAM_POOL_MEAN, GRADCAM_POOL_MAX, GRADCAM_POOL_SUM = 0, 1, 2
 GRADCAM_GRAD_AS_IS, GRADCAM_GRAD_ABS, GRADCAM_GRAD_POSITIVE = 0, 1, 2
 GRADCAM_RESIZE_BILINEAR, GRADCAM_RESIZE_ALIGN_CORNERS, GRADCAM_RESIZE_NEAREST = 0, 1, 2
 GRADCAM_WARN_EMPTY, GRADCAM_WARN_CONSTANT, GRADCAM_WARN_NAN = 1, 2, 4
 GRADCAM_WARN_NOT_CONNECTED, GRADCAM_WARN_NO_SPATIAL = 8, 16
+GRADCAM_PERTURB_MASK, GRADCAM_PERTURB_ABLATE, GRADCAM_PERTURB_WRITE = 0, 1, 2
 
-gc_status = gc_dtype = gc_attr_kind = gc_rule = gc_target_kind = i32
+gc_status = gc_dtype = gc_attr_kind = gc_rule = gc_target_kind = gc_perturb_kind = i32
 
 # ---- objects behind handles ----------------------------------------------------
 
@@ -179,6 +181,21 @@ class gc_explain_options(C.Structure):
                 ("into_layers", C.POINTER(tensor_p))]
 
 
+gc_perturb_write_fn = gc_perturb_each_fn = C.CFUNCTYPE(i32, ptr, i64, tensor_p)
+
+
+class gc_perturb_report(C.Structure):
+    _fields_ = [("struct_size", u32), ("n_steps", u32), ("batch", i64), ("index", i64), ("score", C.c_double)]
+
+
+class gc_perturb_options(C.Structure):
+    _fields_ = [("struct_size", u32), ("kind", gc_perturb_kind), ("count", i64), ("batch", i64), ("value", text),
+                ("output", text), ("masks", tensor_p), ("baseline", tensor_p), ("channels", C.POINTER(i64)),
+                ("groups", C.POINTER(i64)), ("write", gc_perturb_write_fn), ("each", gc_perturb_each_fn), ("user", ptr),
+                ("outputs", tensor_p), ("report", C.POINTER(gc_perturb_report)), ("reserved0", ptr), ("axis", i32),
+                ("keep_forward", u32)]
+
+
 # ---- functions -------------------------------------------------------------------
 
 _p = C.POINTER
@@ -240,6 +257,7 @@ PROTOTYPES = {
     "gc_run_set_input": (gc_status, [run_p, text, tensor_p, _err]),
     "gc_run_watch": (gc_status, [run_p, text, u32, _err]),
     "gc_run_prepare": (gc_status, [run_p, _err]),
+    "gc_run_perturb": (gc_status, [run_p, _p(gc_perturb_options), _err]),
     "gc_run_set_exact": (gc_status, [run_p, i32, _err]),
     "gc_run_set_precision": (gc_status, [run_p, gc_dtype, _err]),
     "gc_run_precision": (gc_dtype, [run_p, _p(text)]),
@@ -263,6 +281,7 @@ PROTOTYPES = {
     "gc_guided_backprop": (gc_status, [run_p, _explain, _p(tensor_p), _err]),
     "gc_guided_gradcam": (gc_status, [run_p, _explain, _p(tensor_p), _err]),
     "gc_candidate_layers": (gc_status, [run_p, _p(gc_target), _p(text), size, _p(size), _err]),
+    "gc_perturb_scores": (gc_status, [run_p, _p(gc_perturb_options), _p(gc_target), _p(C.c_float), size, _err]),
     "gc_map_resize": (gc_status, [tensor_p, i32, tensor_p, _err]),
     "gc_map_normalize": (gc_status, [tensor_p, _err]),
 }

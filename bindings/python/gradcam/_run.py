@@ -11,6 +11,7 @@ from . import _c
 from ._explain import RULES, Explanations
 from ._handle import Handle
 from ._net import Spec
+from ._perturb import Perturbations
 from ._tensor import DTYPES, lend, view
 
 PRECISIONS = {"f32": _c.GRADCAM_F32, "bf16": _c.GRADCAM_BF16}
@@ -63,7 +64,7 @@ def _enter(number, event):
 _ENTER = _c.gc_hook_fn(_enter)
 
 
-class Run(Handle, Explanations):
+class Run(Handle, Explanations, Perturbations):
     """One execution of a network: used by one thread at a time; `with` closes it.
 
     Results of value() and gradient() are copies unless asked otherwise.  Names
