@@ -264,7 +264,8 @@ static gc_status backward(gc_op_call *c)
     gc_conv v;
     GC_TRY(setup(c, &v));
     if (c->grad_in[0]) {
-        bool sparse = !is_transposed(c) && gc_conv_is_sparse(&v, c->grad_out[0]->data);
+        bool sparse = false;
+        GC_TRY(is_transposed(c) ? GRADCAM_OK : gc_conv_is_sparse(c, &v, &sparse));
         GC_TRY(sparse ? gc_conv_sparse_backward(c, &v) : apply(c, true, c->grad_out[0]->data, c->grad_in[0]->data));
     }
     if (c->grad_in[1]) {

@@ -68,7 +68,7 @@ gc_status gc_conv_columns_run(const gc_ctx *ctx, const gc_conv *v, const float *
 /* A 1x1 convolution at stride 1 without groups. */
 bool gc_conv_may_be_sparse(const gc_conv *v);
 /* Such a one, of whose gradient a 64th at most is not zero. */
-bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output);
+gc_status gc_conv_is_sparse(const gc_op_call *c, const gc_conv *v, bool *sparse);
 /* Writes grad_in[0] of such a one from the unpacked weights. */
 gc_status gc_conv_sparse_backward(const gc_op_call *c, const gc_conv *v);
 

@@ -4,6 +4,7 @@
    the other channels are dead. */
 #include <string.h>
 
+#include "base/status.h"
 #include "ops/conv.h"
 
 enum { ROW_CHUNK = 16, SPARSE = 64, SPAN = 64 };
@@ -39,13 +40,34 @@ bool gc_conv_may_be_sparse(const gc_conv *v)
     return plain;
 }
 
-bool gc_conv_is_sparse(const gc_conv *v, const float *grad_output)
+typedef struct live_job {
+    const float *dy;
+    int64_t rows, channels;
+    int32_t live; /* atomic */
+    int32_t most;
+} live_job;
+
+/* Once it is known to be dense nobody counts on. */
+static void live_task(void *task, uint32_t chunk)
 {
-    int64_t n = v->w.images * v->w.pixels_out, live = 0, most = n * v->small_c / SPARSE;
-    for (int64_t r = 0; gc_conv_may_be_sparse(v) && r < n && live <= most; r++, grad_output += v->small_c) {
-        live += count_live(grad_output, v->small_c);
+    live_job *j = task;
+    if (gc_atomic_add(&j->live, 0) > j->most) {
+        return;
     }
-    return gc_conv_may_be_sparse(v) && live <= most;
+    int64_t first = (int64_t)chunk * ROW_CHUNK, n = min64(ROW_CHUNK, j->rows - first) * j->channels;
+    gc_atomic_add(&j->live, count_live(j->dy + first * j->channels, n));
+}
+
+gc_status gc_conv_is_sparse(const gc_op_call *c, const gc_conv *v, bool *sparse)
+{
+    live_job j = {c->grad_out[0]->data, v->w.images * v->w.pixels_out, v->small_c, 0, 0};
+    *sparse = gc_conv_may_be_sparse(v) && gc_numel(c->grad_out[0]) <= INT32_MAX;
+    if (*sparse) {
+        j.most = (int32_t)(j.rows * j.channels / SPARSE);
+        GC_TRY(gc_parallel(c->ctx, live_task, &j, (uint32_t)((j.rows + ROW_CHUNK - 1) / ROW_CHUNK)));
+        *sparse = j.live <= j.most;
+    }
+    return GRADCAM_OK;
 }
 
 /* dx[pixel] = sum of dy[pixel][k] weights[k] over the live channels k. */
