@@ -150,6 +150,9 @@ extern const gc_op gc_ops_sequence[], gc_ops_bitwise[], gc_ops_unique[], gc_ops_
 extern const gc_op gc_ops_index[], gc_ops_gather[], gc_ops_scatter[], gc_ops_topk[];
 extern const gc_op gc_ops_resize[], gc_ops_depth_space[], gc_ops_pad[], gc_ops_pieces[];
 
+/* x Sigmoid(x), in no registry. */
+extern const gc_op gc_op_gate;
+
 /* NULL when there is no such operator in domain "". */
 const gc_op *gc_op_find(const char *name);
 /* The k-th row of the registry, NULL past the end. */

@@ -159,6 +159,30 @@ static bool fuse_silu(gc_plan *p, int32_t index)
     return true;
 }
 
+/* The same where gradients flow: the gate's step makes the product and its gradient,
+   the product's has nothing left to do. */
+static void join_gate(gc_plan *p, int32_t index)
+{
+    gc_step *gate = &p->steps[index];
+    if (!is_op(gate, "Sigmoid") || !gate->backward || !gc_plan_private(&p->slots[gate->out[0]])) {
+        return;
+    }
+    int32_t at = gc_plan_reader(p, gate->out[0], index), hidden = gate->out[0];
+    gc_step *mul = &p->steps[at];
+    if (!is_op(mul, "Mul") || mul->call.n_in != 2 || mul->in[mul->in[0] == hidden ? 1 : 0] != gate->in[0] ||
+        !same_layout(&p->slots[mul->out[0]].value, &p->slots[gate->in[0]].value)) {
+        return;
+    }
+    gate->op = &gc_op_gate;
+    gate->out[0] = mul->out[0];
+    p->slots[gate->out[0]].producer = index;
+    mul->out[0] = hidden;
+    mul->fused = 1;
+    mul->backward = 0;
+    p->slots[hidden].hidden = 1;
+    p->slots[hidden].active = 0;
+}
+
 /* Add of a constant that holds one number for each column. */
 static bool fuse_bias(gc_plan *p, int32_t index, int32_t next)
 {
@@ -228,6 +252,7 @@ void gc_plan_fuse(gc_plan *p)
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         gc_step *s = &p->steps[i];
+        join_gate(p, i);
         s->result = s->call.n_out > 0 ? s->out[0] : -1;
         s->residual = -1;
         s->bias = -1;

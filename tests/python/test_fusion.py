@@ -121,6 +121,27 @@ def test_values_that_are_seen_keep_their_steps(seen):
         assert largest(run.value(seen), (h if seen == "h" else torch.sigmoid(h)).numpy()) < 4e-6
 
 
+@pytest.mark.parametrize("rule", ["plain", "guided", "deconvnet"])
+@pytest.mark.parametrize("after", ["silu", "silu_swapped", "read_thrice", "square", "gate_of_another"])
+def test_a_gate_and_its_product_are_one_step_under_every_rule(after, rule):
+    """The rule is that of the Sigmoid's node: what goes past it through the product stays as it is."""
+    rng = np.random.default_rng(11)
+    attrs, weights, _ = first("1x1", rng)
+    x = rng.normal(size=(2, CHANNELS, SIDE, SIDE)).astype(np.float32)
+    net = gradcam.Net(model("1x1", attrs, weights, AFTER[after][0]))
+    got = []
+    for watched in ((), ("s",)):  # who watches the gate has two steps
+        with gradcam.Run(net) as run:
+            run.set_input("x", x)
+            for name in watched:
+                run.watch(name, gradcam.WATCH_VALUE)
+            gradient = run.guided_backprop(kind="element", index=77, rule=rule, plain_rule=rule == "plain")
+            got.append((gradient, run.report.rule_nodes, run.value("y").copy()))
+    (one, one_nodes, y), (two, two_nodes, expected) = got
+    assert largest(one, two) < 2e-6 and largest(y, expected) < 1e-6 and one_nodes == two_nodes
+    assert len(one_nodes) == (0 if rule == "plain" else 1) and np.abs(two).max() > 0
+
+
 def test_the_bounds_of_relu6_have_no_gradient_and_those_of_clip_have():
     """As in PyTorch; both hang on values that lie exactly there."""
     x = np.array([-1, 0, 0.5, 1, 5.5, 6, 7, np.nan], np.float32).reshape(1, 1, 1, 8) * np.ones((1, CHANNELS, 1, 1), "f4")
