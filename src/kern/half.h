@@ -70,6 +70,13 @@ typedef struct gc_half_line {
     int32_t residual_half;
 } gc_half_line;
 
+/* y[c] = clip(x[c] * factor[c] + shift[c], lo, hi), x and y being bfloat16 or float32. */
+typedef struct gc_half_affine {
+    const float *factor, *shift;
+    float lo, hi;
+    int32_t x_half, y_half;
+} gc_half_affine;
+
 typedef struct gc_half gc_half;
 struct gc_half {
     const char *name;
@@ -80,6 +87,8 @@ struct gc_half {
     /* Rounds to the nearest, ties to even. */
     void (*narrow)(int64_t n, const float *x, gc_bf16 *y);
     void (*widen)(int64_t n, const gc_bf16 *x, float *y);
+    /* Pixels of `channels` < 16, an odd number, with a zero behind each. */
+    void (*narrow_odd)(int64_t pixels, int64_t channels, const float *x, gc_bf16 *y);
     /* As in gc_kern, with bfloat16 weights; x and y stay float32. */
     void (*dots)(const float *x, const gc_bf16 *w, int64_t step, int64_t rows, int64_t n, float *y);
     void (*axpys)(const float *factor, int64_t factor_step, const gc_bf16 *w, int64_t step, int64_t rows, int64_t n,
@@ -87,6 +96,9 @@ struct gc_half {
     void (*depthwise)(const gc_half_line *d);
     /* As in gc_kern; of none: -infinity. */
     void (*max_taps)(const gc_bf16 *const *taps, int64_t count, int64_t channels, gc_bf16 *y);
+    /* y[c] = (sum over t of taps[t][c]) / divisor. */
+    void (*mean_taps)(const gc_bf16 *const *taps, int64_t count, int64_t channels, float divisor, gc_bf16 *y);
+    void (*affine)(const gc_half_affine *a, int64_t n, const void *x, void *y);
 };
 
 /* Products of a step of a segment of `length`, and where step `index` begins. */

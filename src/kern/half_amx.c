@@ -105,7 +105,7 @@ TARGET static GC_ALWAYS_INLINE void whole(const gc_half_tile *t, int64_t depth, 
         _tile_stored(3, sum[1] + LANES, GC_HALF_COLS * sizeof(float));
     }
     for (int q = 0; q < parts; q++) {
-        finish(t, q, sum[q], blocks);
+        finish(t, q, sum[q]);
     }
 }
 
@@ -123,5 +123,6 @@ TARGET static void tile(const gc_half_tile *t, gc_half_state *state)
     }
 }
 
-const gc_half gc_half_amx = {"amx_bf16", 12.0, tile, end, narrow, widen, dots, axpys, depthwise, max_taps};
+const gc_half gc_half_amx = {"amx_bf16", 12.0,  tile,      end,      narrow,    widen, narrow_odd,
+                             dots,       axpys, depthwise, max_taps, mean_taps, affine};
 #endif

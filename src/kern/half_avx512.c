@@ -63,7 +63,7 @@ TARGET static GC_ALWAYS_INLINE void part(const gc_half_tile *t, int q, const int
     for (; i < t->rows[q]; i++) {
         sum_rows(t, t->a[q] + i * t->a_step, sum + i * GC_HALF_COLS, 1, blocks);
     }
-    finish(t, q, sum, blocks);
+    finish(t, q, sum);
 }
 
 TARGET static void tile(const gc_half_tile *t, gc_half_state *state)
@@ -83,5 +83,6 @@ static void end(gc_half_state *state)
     (void)state;
 }
 
-const gc_half gc_half_avx512 = {"avx512_bf16", 2.0, tile, end, narrow, widen, dots, axpys, depthwise, max_taps};
+const gc_half gc_half_avx512 = {"avx512_bf16", 2.0,   tile,      end,      narrow,    widen, narrow_odd,
+                                dots,          axpys, depthwise, max_taps, mean_taps, affine};
 #endif

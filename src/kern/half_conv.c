@@ -8,8 +8,9 @@
 #include "base/status.h"
 #include "kern/conv.h"
 
-/* Weights that stay in the second cache beside the pixels; work of a task. */
-enum { STAYS_BYTES = 512 << 10, ITEM_FLOPS = 32 << 20, COPY_PIXELS = 64 };
+/* Weights, or pixels of a span of tiles, that stay in the second cache; work of a
+   task; pixels of a task that copies. */
+enum { STAYS_BYTES = 512 << 10, SPAN_BYTES = 384 << 10, ITEM_FLOPS = 32 << 20, COPY_PIXELS = 64 };
 
 typedef struct half_conv {
     const gc_gather *g;
@@ -23,7 +24,6 @@ typedef struct half_conv {
     const gc_bf16 *packed;
     int64_t panels, panel_halves, group_halves;
     int64_t tiles_item, items_panel;
-    int64_t panels_ahead; /* as in kern/direct.c */
     int32_t flat, panels_inner;
     const gc_epilogue *epi;
     void *out;
@@ -213,6 +213,10 @@ static void copy_pixels(const half_conv *d, int64_t from, int64_t count, gc_bf16
     int64_t channels = g->in_c * g->groups, pixel = even_channels(g) * g->groups;
     int64_t run = g->in_pixel == channels && pixel == channels ? count * channels : channels;
     from *= g->in_pixel;
+    if (!g->in_half && pixel > channels && g->in_pixel == channels && channels < GC_HALF_ROWS) {
+        g->half->narrow_odd(count, channels, (const float *)d->source + from, to);
+        return;
+    }
     for (int64_t done = 0; done < count * channels; done += run, from += g->in_pixel, to += pixel) {
         if (g->in_half) {
             memcpy(to, (const gc_bf16 *)d->source + from, (size_t)run * sizeof *to);
@@ -280,18 +284,14 @@ static void aim_panel(const half_conv *d, gc_half_tile *t, int64_t group, int64_
     }
 }
 
-/* Panels that come from far are fetched while the ones before them are at work. */
-static void look_ahead(const half_conv *d, gc_half_tile *t, int64_t tile)
+/* Tile `index` of `count` fetches its share of the next panel, which comes from far. */
+static void look_ahead(const half_conv *d, gc_half_tile *t, int64_t index, int64_t count)
 {
     int64_t steps = d->n_segments * gc_half_steps(d->length), lines = d->panel_halves * (int64_t)sizeof(gc_bf16) / 64;
     t->ahead_lines = 0;
-    if (d->panels_ahead > 0 && !d->panels_inner) {
-        t->ahead_lines = (lines + steps * d->tiles - 1) / (steps * d->tiles);
-        int64_t first = tile * steps * t->ahead_lines;
-        t->ahead = (const char *)(t->b + d->panels_ahead * d->panel_halves) + 64 * first;
-        if (first + steps * t->ahead_lines > lines + steps) {
-            t->ahead_lines = 0;
-        }
+    if (!d->panels_inner && index * steps < lines) {
+        t->ahead_lines = (lines + steps * count - 1) / (steps * count);
+        t->ahead = (const char *)(t->b + d->panel_halves) + 64 * index * steps * t->ahead_lines;
     }
 }
 
@@ -304,7 +304,6 @@ static void run_tile(const half_conv *d, gc_half_tile *t, gc_half_state *state, 
     if (2 * tile + 1 < parts) {
         aim_part(d, t, 1, 2 * tile + 1, group, column);
     }
-    look_ahead(d, t, tile);
     d->g->half->tile(t, state);
 }
 
@@ -314,8 +313,9 @@ static void item_task(void *task, uint32_t index)
     const gc_gather *g = d->g;
     int64_t spans = d->items_panel, group_items = spans * (d->panels_inner ? 1 : d->panels);
     int64_t group = index / group_items, rest = index % group_items;
-    int64_t begin = rest % spans * d->tiles_item, end = min64(d->tiles, begin + d->tiles_item);
-    int64_t first = rest / spans, last = d->panels_inner ? d->panels : first + 1;
+    int64_t span = d->panels_inner ? rest : rest / d->panels;
+    int64_t begin = span * d->tiles_item, end = min64(d->tiles, begin + d->tiles_item);
+    int64_t first = d->panels_inner ? 0 : rest % d->panels, last = d->panels_inner ? d->panels : first + 1;
     int64_t unit = d->panels_inner ? 1 : end - begin;
     gc_half_tile t;
     gc_half_state state;
@@ -336,6 +336,7 @@ static void item_task(void *task, uint32_t index)
         for (int64_t panel = first; panel < last; panel++) {
             aim_panel(d, &t, group, panel);
             for (int64_t tile = at; tile < at + unit; tile++) {
+                look_ahead(d, &t, tile - at, unit);
                 run_tile(d, &t, &state, group, panel, tile);
             }
         }
@@ -362,11 +363,15 @@ static gc_status run_items(const gc_ctx *ctx, half_conv *d)
     d->parts_line = (d->width + GC_HALF_ROWS - 1) / GC_HALF_ROWS;
     d->tiles = (d->parts_line * d->lines + 1) / 2;
     d->panels_inner = weights <= STAYS_BYTES;
-    int64_t columns = d->panels_inner ? g->out_c : min64(GC_HALF_COLS, g->out_c);
-    int64_t flops = 2 * depth * columns * GC_HALF_PARTS * GC_HALF_ROWS;
-    d->tiles_item = max64(1, min64(d->tiles, ITEM_FLOPS / max64(1, flops)));
+    if (d->panels_inner) {
+        int64_t flops = 2 * depth * g->out_c * GC_HALF_PARTS * GC_HALF_ROWS;
+        d->tiles_item = max64(1, min64(d->tiles, ITEM_FLOPS / max64(1, flops)));
+    } else { /* all panels of a span of places, then the next span */
+        int64_t bytes = (d->flat ? d->width * d->pixel : reach(&g->dim[0]) * d->plane) * (int64_t)sizeof(gc_bf16);
+        int64_t most = (bytes + SPAN_BYTES - 1) / SPAN_BYTES;
+        d->tiles_item = max64(1, d->tiles / max64(1, most));
+    }
     d->items_panel = (d->tiles + d->tiles_item - 1) / d->tiles_item;
-    d->panels_ahead = d->items_panel > 1 ? 1 : (int64_t)gc_workers(ctx);
     fill_segments(d);
     int64_t items = g->groups * d->items_panel * (d->panels_inner ? 1 : d->panels);
     return gc_parallel(ctx, item_task, d, (uint32_t)items);

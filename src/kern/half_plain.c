@@ -38,6 +38,14 @@ static void widen(int64_t n, const gc_bf16 *x, float *y)
     }
 }
 
+static void narrow_odd(int64_t pixels, int64_t channels, const float *x, gc_bf16 *y)
+{
+    for (int64_t i = 0; i < pixels; i++, x += channels, y += channels + 1) {
+        narrow(channels, x, y);
+        y[channels] = 0;
+    }
+}
+
 /* Row i of part q times block `block` of the panel. */
 static void sum_row(const gc_half_tile *t, int q, int64_t i, int64_t block, float *sum)
 {
@@ -166,4 +174,31 @@ static void max_taps(const gc_bf16 *const *taps, int64_t count, int64_t channels
     }
 }
 
-const gc_half gc_half_plain = {"plain", 1.0, tile, end, narrow, widen, dots, axpys, depthwise, max_taps};
+static void mean_taps(const gc_bf16 *const *taps, int64_t count, int64_t channels, float divisor, gc_bf16 *y)
+{
+    for (int64_t c = 0; c < channels; c++) {
+        float sum = 0.0f;
+        for (int64_t t = 0; t < count; t++) {
+            sum += widen_one(taps[t][c]);
+        }
+        y[c] = narrow_one(sum / divisor);
+    }
+}
+
+static void affine(const gc_half_affine *a, int64_t n, const void *x, void *y)
+{
+    for (int64_t c = 0; c < n; c++) {
+        float v = a->x_half ? widen_one(((const gc_bf16 *)x)[c]) : ((const float *)x)[c];
+        v = v * a->factor[c] + a->shift[c];
+        v = v < a->lo ? a->lo : v;
+        v = v > a->hi ? a->hi : v;
+        if (a->y_half) {
+            ((gc_bf16 *)y)[c] = narrow_one(v);
+        } else {
+            ((float *)y)[c] = v;
+        }
+    }
+}
+
+const gc_half gc_half_plain = {"plain", 1.0,   tile,      end,      narrow,    widen, narrow_odd,
+                               dots,    axpys, depthwise, max_taps, mean_taps, affine};

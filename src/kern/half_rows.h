@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What the rows with AVX512-BF16 share; TARGET marks the functions. */
 #include <immintrin.h>
+#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -42,59 +43,127 @@ TARGET static void widen(int64_t n, const gc_bf16 *x, float *y)
     }
 }
 
+/* As many pixels at once as fill a vector. */
+TARGET static void narrow_odd(int64_t pixels, int64_t channels, const float *x, gc_bf16 *y)
+{
+    int32_t lane[LANES];
+    int64_t at_once = LANES / (channels + 1);
+    __mmask16 valid = 0;
+    for (int64_t i = 0; i < LANES; i++) {
+        int64_t pixel = i / (channels + 1), channel = i % (channels + 1);
+        bool is = pixel < at_once && channel < channels;
+        lane[i] = is ? (int32_t)(pixel * channels + channel) : 0;
+        valid = (__mmask16)(valid | (is ? 1u << i : 0u));
+    }
+    __m512i lanes = _mm512_loadu_si512((const void *)lane);
+    for (int64_t i = 0; i < pixels; i += at_once, x += at_once * channels, y += at_once * (channels + 1)) {
+        int64_t n = pixels - i < at_once ? pixels - i : at_once;
+        __m512 v = _mm512_maskz_loadu_ps(first_lanes(n * channels), x);
+        v = _mm512_maskz_permutexvar_ps(valid, lanes, v);
+        _mm256_mask_storeu_epi16(y, first_lanes(n * (channels + 1)), (__m256i)_mm512_cvtneps_pbh(v));
+    }
+}
+
 /* ---- the epilogue ---- */
 
-TARGET static GC_ALWAYS_INLINE __m512 residual_at(const gc_half_tile *t, int64_t at, __mmask16 m)
+enum { NO_RESIDUAL, FLOAT_RESIDUAL, HALF_RESIDUAL };
+
+typedef struct ends {
+    __mmask16 m[2]; /* columns that are there */
+    __m512 bias[2], lo, hi;
+} ends;
+
+TARGET static GC_ALWAYS_INLINE ends ends_of(const gc_half_tile *t)
 {
-    if (t->residual_half) {
-        return widened(_mm256_maskz_loadu_epi16(m, (const gc_bf16 *)t->residual + at));
+    bool clips = (t->epi.flags & GC_EPI_CLIP) != 0;
+    ends e;
+    for (int j = 0; j < 2; j++) {
+        e.m[j] = first_lanes(t->cols - j * LANES);
+        e.bias[j] = t->epi.bias != NULL ? _mm512_maskz_loadu_ps(e.m[j], t->epi.bias + j * LANES) : _mm512_setzero_ps();
     }
-    return _mm512_maskz_loadu_ps(m, (const float *)t->residual + at);
+    e.lo = _mm512_set1_ps(clips ? t->epi.lo : -INFINITY);
+    e.hi = _mm512_set1_ps(clips ? t->epi.hi : INFINITY);
+    return e;
 }
 
-TARGET static GC_ALWAYS_INLINE void put(const gc_half_tile *t, int64_t at, __mmask16 m, __m512 x)
+/* Vector j of a row of sums with bias, residual and clip, by which NaN stays NaN. */
+TARGET static GC_ALWAYS_INLINE __m512 finished(const gc_half_tile *t, const ends *e, const float *sum, int64_t at,
+                                               const int j, const int residual)
+{
+    __m512 x = _mm512_add_ps(_mm512_loadu_ps(sum + j * LANES), e->bias[j]);
+    if (residual == HALF_RESIDUAL) {
+        const gc_bf16 *r = (const gc_bf16 *)t->residual + at + j * LANES;
+        x = _mm512_add_ps(x, widened(_mm256_maskz_loadu_epi16(e->m[j], r)));
+    } else if (residual == FLOAT_RESIDUAL) {
+        const float *r = (const float *)t->residual + at + j * LANES;
+        x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(e->m[j], r));
+    }
+    return _mm512_min_ps(e->hi, _mm512_max_ps(e->lo, x));
+}
+
+TARGET static GC_ALWAYS_INLINE void put(const gc_half_tile *t, const ends *e, int64_t at, const int j, __m512 x)
 {
     if (t->c_half) {
-        _mm256_mask_storeu_epi16((gc_bf16 *)t->c + at, m, (__m256i)_mm512_cvtneps_pbh(x));
+        _mm256_mask_storeu_epi16((gc_bf16 *)t->c + at + j * LANES, e->m[j], (__m256i)_mm512_cvtneps_pbh(x));
     } else {
-        _mm512_mask_storeu_ps((float *)t->c + at, m, x);
+        _mm512_mask_storeu_ps((float *)t->c + at + j * LANES, e->m[j], x);
     }
 }
 
-/* sum[row][GC_HALF_COLS] of part q, of which `blocks` blocks are there. */
-TARGET static GC_ALWAYS_INLINE void finish(const gc_half_tile *t, int q, float *sum, const int blocks)
+/* sum[row][GC_HALF_COLS] of part q; `whole`: 32 columns of bfloat16. */
+TARGET static GC_ALWAYS_INLINE void finish_rows(const gc_half_tile *t, int q, const float *sum, const int residual,
+                                                const int whole)
 {
-    bool clips = (t->epi.flags & GC_EPI_CLIP) != 0, maps = (t->epi.flags & GC_EPI_MAP) != 0;
-    __m512 lo = _mm512_set1_ps(t->epi.lo), hi = _mm512_set1_ps(t->epi.hi), bias[2];
-    __mmask16 m[2];
-    for (int j = 0; j < blocks; j++) {
-        m[j] = first_lanes(t->cols - j * LANES);
-        bias[j] = t->epi.bias != NULL ? _mm512_loadu_ps(t->epi.bias + j * LANES) : _mm512_setzero_ps();
+    ends e = ends_of(t);
+    int64_t at = t->at[q];
+    for (int64_t i = 0; i < t->rows[q]; i++, at += t->c_step, sum += GC_HALF_COLS) {
+        __m512 x = finished(t, &e, sum, at, 0, residual);
+        if (whole) {
+            __m512 y = finished(t, &e, sum, at, 1, residual);
+            _mm512_storeu_si512((void *)((gc_bf16 *)t->c + at), (__m512i)_mm512_cvtne2ps_pbh(y, x));
+            continue;
+        }
+        put(t, &e, at, 0, x);
+        if (e.m[1] != 0) {
+            put(t, &e, at, 1, finished(t, &e, sum, at, 1, residual));
+        }
     }
+}
+
+/* The same with a function behind it: sums are overwritten. */
+TARGET static void finish_mapped(const gc_half_tile *t, int q, float *sum)
+{
+    ends e = ends_of(t);
+    int residual = t->residual == NULL ? NO_RESIDUAL : t->residual_half ? HALF_RESIDUAL : FLOAT_RESIDUAL;
     for (int64_t i = 0; i < t->rows[q]; i++) {
-        for (int j = 0; j < blocks; j++) {
-            int64_t at = t->at[q] + i * t->c_step + j * LANES;
-            float *from = sum + i * GC_HALF_COLS + j * LANES;
-            __m512 x = _mm512_add_ps(_mm512_loadu_ps(from), bias[j]);
-            if (t->residual != NULL) {
-                x = _mm512_add_ps(x, residual_at(t, at, m[j]));
-            }
-            if (clips) { /* NaN stays NaN */
-                x = _mm512_min_ps(hi, _mm512_max_ps(lo, x));
-            }
-            if (maps) {
-                _mm512_storeu_ps(from, x);
-            } else {
-                put(t, at, m[j], x);
-            }
+        for (int j = 0; j < 2 && e.m[j] != 0; j++) {
+            float *to = sum + i * GC_HALF_COLS;
+            _mm512_storeu_ps(to + j * LANES, finished(t, &e, to, t->at[q] + i * t->c_step, j, residual));
         }
     }
     gc_kern_map_rows(t->kern, &t->epi, t->rows[q], t->cols, sum, GC_HALF_COLS);
-    for (int64_t i = 0; i < t->rows[q] && maps; i++) {
-        float *from = sum + i * GC_HALF_COLS;
-        for (int j = 0; j < blocks; j++) {
-            put(t, t->at[q] + i * t->c_step + j * LANES, m[j], _mm512_loadu_ps(from + j * LANES));
+    for (int64_t i = 0; i < t->rows[q]; i++) {
+        for (int j = 0; j < 2 && e.m[j] != 0; j++) {
+            put(t, &e, t->at[q] + i * t->c_step, j, _mm512_loadu_ps(sum + i * GC_HALF_COLS + j * LANES));
         }
+    }
+}
+
+TARGET static void finish(const gc_half_tile *t, int q, float *sum)
+{
+    bool whole = t->cols == GC_HALF_COLS && t->c_half;
+    if ((t->epi.flags & GC_EPI_MAP) != 0) {
+        finish_mapped(t, q, sum);
+    } else if (t->residual == NULL && whole) {
+        finish_rows(t, q, sum, NO_RESIDUAL, 1);
+    } else if (t->residual == NULL) {
+        finish_rows(t, q, sum, NO_RESIDUAL, 0);
+    } else if (t->residual_half && whole) {
+        finish_rows(t, q, sum, HALF_RESIDUAL, 1);
+    } else if (t->residual_half) {
+        finish_rows(t, q, sum, HALF_RESIDUAL, 0);
+    } else {
+        finish_rows(t, q, sum, FLOAT_RESIDUAL, 0);
     }
 }
 
@@ -170,7 +239,7 @@ TARGET static void axpys(const float *factor, int64_t factor_step, const gc_bf16
     }
 }
 
-/* ---- pooling ---- */
+/* ---- pooling and normalisation ---- */
 
 /* Bits of bfloat16 in an order of whole numbers, those of NaN above all others:
    what is negative is turned round, and the NaN at the lower end go past the
@@ -199,6 +268,56 @@ TARGET static void max_taps(const gc_bf16 *const *taps, int64_t count, int64_t c
             best = _mm512_max_epi16(best, key_of(_mm512_maskz_loadu_epi16(m, taps[t] + c)));
         }
         _mm512_mask_storeu_epi16(y + c, m, bits_of(best));
+    }
+}
+
+TARGET static void mean_taps(const gc_bf16 *const *taps, int64_t count, int64_t channels, float divisor, gc_bf16 *y)
+{
+    for (int64_t c = 0; c < channels; c += LANES) {
+        __mmask16 m = first_lanes(channels - c);
+        __m512 sum = _mm512_setzero_ps();
+        for (int64_t t = 0; t < count; t++) {
+            sum = _mm512_add_ps(sum, widened(_mm256_maskz_loadu_epi16(m, taps[t] + c)));
+        }
+        sum = _mm512_div_ps(sum, _mm512_set1_ps(divisor));
+        _mm256_mask_storeu_epi16(y + c, m, (__m256i)_mm512_cvtneps_pbh(sum));
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void affine_lanes(const gc_half_affine *a, const void *x, void *y, int64_t c,
+                                                 __mmask16 m, const int x_half, const int y_half)
+{
+    __m512 v = x_half ? widened(_mm256_maskz_loadu_epi16(m, (const gc_bf16 *)x + c))
+                      : _mm512_maskz_loadu_ps(m, (const float *)x + c);
+    v = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(m, a->factor + c), _mm512_maskz_loadu_ps(m, a->shift + c));
+    v = _mm512_min_ps(_mm512_set1_ps(a->hi), _mm512_max_ps(_mm512_set1_ps(a->lo), v)); /* NaN stays NaN */
+    if (y_half) {
+        _mm256_mask_storeu_epi16((gc_bf16 *)y + c, m, (__m256i)_mm512_cvtneps_pbh(v));
+    } else {
+        _mm512_mask_storeu_ps((float *)y + c, m, v);
+    }
+}
+
+TARGET static GC_ALWAYS_INLINE void affine_row(const gc_half_affine *a, int64_t n, const void *x, void *y,
+                                               const int x_half, const int y_half)
+{
+    int64_t c = 0;
+    for (; c + LANES <= n; c += LANES) {
+        affine_lanes(a, x, y, c, (__mmask16)0xffff, x_half, y_half);
+    }
+    if (c < n) {
+        affine_lanes(a, x, y, c, first_lanes(n - c), x_half, y_half);
+    }
+}
+
+TARGET static void affine(const gc_half_affine *a, int64_t n, const void *x, void *y)
+{
+    if (a->x_half && a->y_half) {
+        affine_row(a, n, x, y, 1, 1);
+    } else if (a->x_half) {
+        affine_row(a, n, x, y, 1, 0);
+    } else {
+        affine_row(a, n, x, y, 0, a->y_half);
     }
 }
 

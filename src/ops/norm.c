@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "kern/half.h"
 #include "ops/op.h"
 
 enum { SLICE = 32, ROW_CHUNK = 16 };
@@ -19,6 +20,8 @@ typedef struct norm_job {
     float lo, hi;           /* BatchNormalization: bounds of the result */
     int64_t x_step, y_step; /* and floats from pixel to pixel */
     int64_t window;
+    const gc_half *half; /* x or y is bfloat16: what `affine` says */
+    gc_half_affine affine;
 } norm_job;
 
 static int64_t min64(int64_t a, int64_t b)
@@ -34,7 +37,7 @@ static uint32_t chunks(int64_t n, int64_t size)
 static gc_status need_float(gc_op_call *c, int32_t i)
 {
     GC_TRY(gc_op_need(c, i));
-    if (c->in[i]->dtype != GRADCAM_F32) {
+    if (c->in[i]->dtype != GRADCAM_F32 && !(i == 0 && gc_op_is_half(c, c->in[0]))) {
         return gc_op_fail(c, GRADCAM_E_DTYPE, "input %d is not float", (int)i);
     }
     return GRADCAM_OK;
@@ -247,6 +250,7 @@ static gc_status batch_infer(gc_op_call *c)
     c->work_bytes = (size_t)values * 2 * sizeof(float);
     c->fuses = trains(c) ? 0 : GC_FUSE_CLIP;
     c->wide = !trains(c) && !per_element(c) && c->in[0]->ndim >= 3;
+    c->half_able = c->half != NULL && c->wide ? 1u | GC_HALF_OUT : 0u;
     c->aux_bytes = trains(c) ? (size_t)(2 * values + j.images * j.pixels * j.channels) * sizeof(float) : 0;
     return same_output(c);
 }
@@ -265,6 +269,17 @@ static void batch_task(void *task, uint32_t chunk)
             v = v < lo ? lo : v;
             y[k] = v > hi ? hi : v;
         }
+    }
+}
+
+static void half_batch_task(void *task, uint32_t chunk)
+{
+    const norm_job *j = task;
+    int64_t first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->pixels);
+    int64_t x_size = j->affine.x_half ? 2 : 4, y_size = j->affine.y_half ? 2 : 4;
+    for (int64_t p = first; p < last; p++) {
+        j->half->affine(&j->affine, j->channels, (const char *)j->x + p * j->x_step * x_size,
+                        (char *)j->y + p * j->y_step * y_size);
     }
 }
 
@@ -293,6 +308,12 @@ static gc_status batch_run(gc_op_call *c, const float *x, float *y, bool gradien
     j.y_step = c->wide && !gradient ? gc_cl_pixel(c->out[0]) : n;
     j.channels = n;
     j.pixels = j.pixels / each * j.images;
+    if (!gradient && (gc_op_is_half(c, c->in[0]) || gc_op_is_half(c, c->out[0]))) {
+        gc_half_affine a = {j.temp, j.temp + n, j.lo, j.hi, gc_op_is_half(c, c->in[0]), gc_op_is_half(c, c->out[0])};
+        j.half = c->half;
+        j.affine = a;
+        return gc_parallel(c->ctx, half_batch_task, &j, chunks(j.pixels, ROW_CHUNK));
+    }
     return gc_parallel(c->ctx, batch_task, &j, chunks(j.pixels, ROW_CHUNK));
 }
 

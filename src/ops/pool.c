@@ -207,21 +207,27 @@ static void max_task(void *task, uint32_t chunk)
     }
 }
 
-/* In bfloat16, where nobody asks for the places of the maxima. */
+/* In bfloat16, where nobody asks for the places of the maxima: the larger part of
+   both kinds of pooling. */
+static int64_t half_taps(const pool_job *j, int64_t image, const int64_t *place, const gc_bf16 **from)
+{
+    const gc_bf16 *x = (const gc_bf16 *)(const void *)j->x;
+    int32_t pixels[MOST_TAPS];
+    int64_t count = taps_inside(j, place, pixels);
+    for (int64_t t = 0; t < count; t++) {
+        from[t] = x + (image * j->w.pixels_in + pixels[t]) * j->x_step;
+    }
+    return count;
+}
+
 static void half_max_task(void *task, uint32_t chunk)
 {
     const pool_job *j = task;
     int64_t first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
-    const gc_bf16 *x = (const gc_bf16 *)(const void *)j->x;
-    gc_bf16 *y = (gc_bf16 *)(void *)j->y;
     for (int64_t r = first; r < last; r++) {
         const gc_bf16 *from[MOST_TAPS];
-        int32_t pixels[MOST_TAPS];
-        int64_t place[3], image = gc_window_split(j->w.out, r, place), count = taps_inside(j, place, pixels);
-        for (int64_t t = 0; t < count; t++) {
-            from[t] = x + (image * j->w.pixels_in + pixels[t]) * j->x_step;
-        }
-        j->half->max_taps(from, count, j->channels, y + r * j->y_step);
+        int64_t place[3], image = gc_window_split(j->w.out, r, place), count = half_taps(j, image, place, from);
+        j->half->max_taps(from, count, j->channels, (gc_bf16 *)(void *)j->y + r * j->y_step);
     }
 }
 
@@ -330,6 +336,18 @@ static void average_task(void *task, uint32_t chunk)
     }
 }
 
+static void half_average_task(void *task, uint32_t chunk)
+{
+    const pool_job *j = task;
+    int64_t first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
+    for (int64_t r = first; r < last; r++) {
+        const gc_bf16 *from[MOST_TAPS];
+        int64_t place[3], image = gc_window_split(j->w.out, r, place), count = half_taps(j, image, place, from);
+        gc_bf16 *y = (gc_bf16 *)(void *)j->y + r * j->y_step;
+        j->half->mean_taps(from, count, j->channels, divisor(j, place), y);
+    }
+}
+
 static void average_back_task(void *task, uint32_t slice)
 {
     const pool_job *j = task;
@@ -352,6 +370,7 @@ static gc_status average_infer(gc_op_call *c)
     pool_job j;
     GC_TRY(setup(c, &j));
     c->wide = 1;
+    c->half_able = c->half != NULL && j.w.taps <= MOST_TAPS ? GC_HALF_SAME : 0;
     return set_output(c, &j, 0, GRADCAM_F32);
 }
 
@@ -360,7 +379,7 @@ static gc_status average_forward(gc_op_call *c)
     pool_job j;
     GC_TRY(setup(c, &j));
     aim(c, &j);
-    return gc_parallel(c->ctx, average_task, &j, chunks(j.rows, ROW_CHUNK));
+    return gc_parallel(c->ctx, j.half != NULL ? half_average_task : average_task, &j, chunks(j.rows, ROW_CHUNK));
 }
 
 static gc_status average_backward(gc_op_call *c)

@@ -132,6 +132,57 @@ static void maxima(const gc_half *half)
     check_intact();
 }
 
+static void means(const gc_half *half)
+{
+    const gc_bf16 *taps[9];
+    int64_t count = check_between(0, 9), n = check_between(1, 70), wrong = 0;
+    float divisor = (float)check_between(1, 9);
+    check_case("mean of %d, %d channels", (int)count, (int)n);
+    for (int64_t t = 0; t < count; t++) {
+        gc_bf16 *x = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = check_narrow(check_value());
+        }
+        taps[t] = x;
+    }
+    gc_bf16 *y = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+    half->mean_taps(taps, count, n, divisor, y);
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0.0, size = 0.0;
+        for (int64_t t = 0; t < count; t++) {
+            sum += (double)check_widen(taps[t][i]) / (double)divisor;
+            size += fabs((double)check_widen(taps[t][i]) / (double)divisor);
+        }
+        wrong += !check_near_half(-1, check_widen(y[i]), sum, (double)(count + 1), size);
+    }
+    check_that(wrong == 0, "wrong numbers");
+    check_intact();
+}
+
+static void affine(const gc_half *half)
+{
+    int64_t n = check_between(1, 70), wrong = 0;
+    gc_half_affine a = {NULL, NULL, -0.3f, check_chance(2) ? INFINITY : 0.4f, check_chance(2), check_chance(2)};
+    check_case("%d channels from %s to %s", (int)n, a.x_half ? "bfloat16" : "float32",
+               a.y_half ? "bfloat16" : "float32");
+    a.factor = check_random_buffer(n);
+    a.shift = check_random_buffer(n);
+    float *x = check_random_buffer(n), *y = check_buffer(n, 1);
+    gc_bf16 *narrow_x = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+    gc_bf16 *narrow_y = (gc_bf16 *)(void *)check_buffer((n + 1) / 2, 1) + n % 2;
+    half->narrow(n, x, narrow_x);
+    half->affine(&a, n, a.x_half ? (const void *)narrow_x : x, a.y_half ? (void *)narrow_y : y);
+    for (int64_t i = 0; i < n; i++) {
+        double product = (double)a.factor[i] * (double)(a.x_half ? check_widen(narrow_x[i]) : x[i]);
+        double want = product + (double)a.shift[i], size = fabs(product) + fabs((double)a.shift[i]);
+        want = want < (double)a.lo ? (double)a.lo : want > (double)a.hi ? (double)a.hi : want;
+        wrong += !(a.y_half ? check_near_half(-1, check_widen(narrow_y[i]), want, 2.0, size)
+                            : check_near(y[i], want, 2.0, size));
+    }
+    check_that(wrong == 0, "wrong numbers");
+    check_intact();
+}
+
 void check_half(const gc_ctx *one, const gc_ctx *many, const gc_half *half)
 {
     check_rounding(half);
@@ -140,6 +191,8 @@ void check_half(const gc_ctx *one, const gc_ctx *many, const gc_half *half)
     }
     for (int i = 0; i < check_rounds(200); i++) {
         maxima(half);
+        means(half);
+        affine(half);
     }
     check_half_conv(one, many, half);
 }

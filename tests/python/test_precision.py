@@ -180,3 +180,28 @@ def test_residual_and_depthwise(context):
                      w[2].abs()) + first.abs(), w[3].abs()).numpy()
     # Four products and two stored values: at most ten roundings of 2^-8 in a row.
     assert np.all(np.abs(got - conv(sums, w[3]).numpy()) <= 10 * 2.0**-8 * size)
+
+
+def test_norm_and_pools(context):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    chain = [("Conv", [(24, 8, 3, 3)], PAD, [0]), ("MaxPool", [], {"kernel_shape": [2, 2]}, [1]),
+             ("BatchNormalization", [(24,), (24,), (24,), (24,)], {"epsilon": 5.0}, [2]), ("Relu", [], {}, [3]),
+             ("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2]} | PAD, [4]), ("Conv", [(7, 24, 1, 1)], {}, [5])]
+    net, x = network(context, chain)
+    got, _, _, _ = results(net, x, [])
+    rng = np.random.default_rng(3)
+    w = [torch.from_numpy(rng.standard_normal(shape, np.float32).astype(np.float64)) for _, shapes, _, _ in chain
+         for shape in shapes]
+    factor = w[1] / torch.sqrt(w[4] + 5.0)
+
+    def forward(image, first, scale, shift, last):
+        y = functional.max_pool2d(functional.conv2d(image, first, padding=1), 2, 1)
+        y = torch.relu(y * scale[:, None, None] + shift[:, None, None])
+        return functional.conv2d(functional.avg_pool2d(y, 3, 2, padding=1, count_include_pad=False), last).numpy()
+
+    image = torch.from_numpy(x.astype(np.float64))
+    want = forward(image, w[0], factor, w[2] - w[3] * factor, w[5])
+    size = forward(image.abs(), w[0].abs(), factor.abs(), w[2].abs() + (w[3] * factor).abs(), w[5].abs())
+    # Two products and three stored values: at most eight roundings of 2^-8 in a row.
+    assert np.all(np.abs(got - want) <= 8 * 2.0**-8 * size)
