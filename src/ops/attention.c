@@ -251,7 +251,8 @@ static gc_status attention_infer(gc_op_call *c)
             return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
         }
         c->work_bytes = (size_t)bytes > c->work_bytes ? (size_t)bytes : c->work_bytes;
-        c->aux_back = 1;
+        c->lean = 1;
+        c->lean_bytes = (size_t)bytes;
     }
     return GRADCAM_OK;
 }

@@ -91,7 +91,9 @@ struct gc_op_call {
     size_t pack_bytes, back_pack_bytes;
     uint64_t pack_variant, back_pack_variant; /* tells blocks of the same node apart */
     const void *packed, *back_packed;
-    int32_t aux_back;     /* set by infer: aux is for backward only */
+    /* Set by infer: without a backward pass after it forward takes no aux and lean_bytes of work. */
+    int32_t lean;
+    size_t lean_bytes;
     uint32_t pack_serves; /* set by infer with pack: GC_PACK_*, passes that do not read in[1] itself */
     gc_fusion fusion;
     int32_t fuses; /* set by infer: GC_FUSE_* */

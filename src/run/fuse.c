@@ -245,15 +245,16 @@ void gc_plan_fuse(gc_plan *p)
 {
     for (int32_t i = 0; i < p->n_steps; i++) {
         for (int32_t k = 0; k < p->steps[i].call.n_in; k++) {
-            if (p->steps[i].in[k] >= 0) {
-                p->slots[p->steps[i].in[k]].readers++;
+            int32_t slot = p->steps[i].in[k];
+            if (slot >= 0) {
+                p->slots[p->slots[slot].base >= 0 ? p->slots[slot].base : slot].readers++;
             }
         }
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         gc_step *s = &p->steps[i];
         join_gate(p, i);
-        s->result = s->call.n_out > 0 ? s->out[0] : -1;
+        s->result = s->out_window > 0 ? s->out_window : s->call.n_out > 0 ? s->out[0] : -1;
         s->residual = -1;
         s->bias = -1;
         if (s->call.fuses == 0 || s->result < 0) {

@@ -32,7 +32,8 @@ static void survey(gc_plan *p)
         }
         for (int32_t k = 0; k < s->call.n_in; k++) {
             if (s->in[k] >= 0) {
-                gc_slot *slot = &p->slots[s->in[k]];
+                int32_t base = p->slots[s->in[k]].base;
+                gc_slot *slot = &p->slots[base >= 0 ? base : s->in[k]];
                 slot->last_reader = s->runs_at > slot->last_reader ? s->runs_at : slot->last_reader;
                 slot->narrow = slot->narrow || !(is_join(p, s) || (s->call.wide && k == 0));
             }
@@ -120,6 +121,19 @@ static bool inherit(gc_plan *p, const gc_step *s)
     return true;
 }
 
+/* Views with strides of their own lie where their base has got to. */
+static void follow_bases(gc_plan *p)
+{
+    for (int32_t i = 0; i < p->n_slots; i++) {
+        gc_slot *s = &p->slots[i];
+        if (s->base >= 0) {
+            const gc_slot *base = &p->slots[s->base];
+            s->root = base->root >= 0 ? base->root : s->base;
+            s->offset = base->offset + s->base_at;
+        }
+    }
+}
+
 /* The longest of nested outputs come last, so they are looked at first. */
 void gc_plan_join(gc_plan *p)
 {
@@ -140,4 +154,5 @@ void gc_plan_join(gc_plan *p)
             at += part != NULL ? part->value.shape[1] : 0;
         }
     }
+    follow_bases(p);
 }

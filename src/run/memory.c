@@ -14,8 +14,7 @@ static gc_tensor *slot_value(gc_plan *p, int32_t slot)
     return slot < 0 ? NULL : &p->slots[slot].value;
 }
 
-/* Which slots a gradient flows through, and which steps run backward. */
-static void mark_active(gc_plan *p)
+void gc_plan_mark_active(gc_plan *p)
 {
     for (int32_t i = 0; i < p->n_slots; i++) {
         p->slots[i].active = p->slots[i].want_grad;
@@ -134,10 +133,11 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
     }
     GC_TRY(gc_strips_size(p, s, err));
     s->call.differentiated = s->backward;
-    s->aux_memory.bytes = at_least_one(s->backward || !s->call.aux_back ? s->call.aux_bytes : 0);
+    bool lean = s->call.lean && !s->backward;
+    s->aux_memory.bytes = at_least_one(lean ? 0 : s->call.aux_bytes);
     s->aux_memory.first = index;
     s->aux_memory.last = s->backward ? end : index;
-    s->work_memory.bytes = at_least_one(s->call.work_bytes);
+    s->work_memory.bytes = at_least_one(lean ? s->call.lean_bytes : s->call.work_bytes);
     s->work_memory.first = s->work_memory.last = index;
     s->back_work_memory.bytes = s->backward ? at_least_one(s->call.work_bytes) : 0;
     s->back_work_memory.first = s->back_work_memory.last = back;
@@ -252,7 +252,6 @@ static void set_pointers(gc_plan *p)
 gc_status gc_plan_memory(gc_plan *p, gc_error *err)
 {
     size_t most = 2 * (size_t)p->n_slots + 1;
-    mark_active(p);
     gc_plan_fuse(p);
     gc_plan_strips(p);
     gc_plan_join(p);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/abi.h"
+#include "run/attend.h"
 #include "run/cut.h"
 #include "run/fold.h"
 #include "run/loop.h"
@@ -507,12 +508,10 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
     }
     GC_TRY(gc_plan_reserve(p, (size_t)p->net->n_outputs, 0, err));
     mark_kept(p, wish);
-    if (wish->cut != NULL) {
-        GC_TRY(gc_plan_part(p, err));
-    } else {
-        GC_TRY(gc_plan_raise(p, err));
-        GC_TRY(gc_plan_prune(p, err));
-    }
+    GC_TRY(wish->cut != NULL ? gc_plan_part(p, err) : gc_plan_raise(p, err));
+    gc_plan_mark_active(p);
+    GC_TRY(gc_plan_attend(p, err));
+    GC_TRY(gc_plan_prune(p, err));
     GC_TRY(gc_plan_memory(p, err));
     return gc_plan_pack(p, err);
 }

@@ -51,6 +51,10 @@ typedef struct gc_slot {
     int64_t offset;
     int32_t imported; /* see run/cut.c: written from outside */
     int64_t major;    /* see run/stretch.c */
+    /* See run/attend.c: a view with any strides of the slot `base`, from its element
+       base_at on. */
+    int32_t base; /* or -1 */
+    int64_t base_at;
 } gc_slot;
 
 typedef struct gc_step {
@@ -70,6 +74,7 @@ typedef struct gc_step {
     int32_t backward;               /* takes part in backward passes */
     int32_t fused;                  /* another step writes its output */
     int32_t result;                 /* slot that forward writes as out[0] */
+    int32_t out_window;             /* view of out[0] that it writes, or 0 */
     int32_t residual, bias;         /* slots it adds on the way, or -1 */
     int32_t runs_at;                /* the step with which it runs: itself, but see run/strips.h */
     int32_t before;                 /* the step before it in a chain of strips, or -1 */
@@ -169,6 +174,8 @@ gc_status gc_plan_begin_step(gc_plan *plan, const gc_node *n, int32_t index, int
 /* Computes a step whose inputs are constant, else appends it.  An error of the operator
    becomes a fault of its outputs.  Takes what belongs to *s. */
 gc_status gc_plan_end_step(gc_plan *plan, gc_step *s, gc_error *err);
+/* Which slots a gradient flows through, and which steps run backward. */
+void gc_plan_mark_active(gc_plan *plan);
 /* Lifetimes and the arena; called by gc_plan_build. */
 gc_status gc_plan_memory(gc_plan *plan, gc_error *err);
 

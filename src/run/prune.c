@@ -60,7 +60,8 @@ static bool mark(const gc_plan *p, const gc_step *s, unsigned char *needed)
     }
     for (int32_t i = 0; i < s->call.n_in && any; i++) {
         if (s->in[i] >= 0 && !p->slots[s->in[i]].constant) {
-            needed[s->in[i]] = 1;
+            int32_t base = p->slots[s->in[i]].base;
+            needed[base >= 0 ? base : s->in[i]] = 1;
         }
     }
     return any;

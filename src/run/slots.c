@@ -18,6 +18,7 @@ int32_t gc_plan_add_slot(gc_plan *p, int32_t value)
     gc_slot *s = &p->slots[p->n_slots];
     s->net_value = known_as(p, value);
     s->other = -1;
+    s->base = -1;
     s->producer = -1;
     s->major = 1;
     s->value.ctx = p->ctx;
