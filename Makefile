@@ -64,8 +64,8 @@ $(B)/tests/test_guest: TEST_LDFLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=rea
 
 # What a stranger writes from the header; in C++ only where there is a compiler.
 CXX ?= c++
-EXAMPLES := $(B)/examples/peak $(if $(shell command -v $(CXX)),$(B)/examples/hooks)
-$(B)/examples/peak: docs/examples/peak.c $(B)/libgradcam.a
+EXAMPLES := $(B)/examples/peak $(B)/examples/perturb $(if $(shell command -v $(CXX)),$(B)/examples/hooks)
+$(B)/examples/peak $(B)/examples/perturb: $(B)/examples/%: docs/examples/%.c $(B)/libgradcam.a
 	@mkdir -p $(@D)
 	$(CC) $(WARN) $(CFLAGS) -Iinclude -o $@ $< $(B)/libgradcam.a $(LDFLAGS) $(LIBS)
 $(B)/examples/hooks: docs/examples/hooks.cpp $(B)/libgradcam.a

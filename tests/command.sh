@@ -116,6 +116,18 @@ verdict 'peak: on the trousers' "$(sed -n 's/^class 1,.* x \([0-9]*\), y \([0-9]
 } || cat "$tmp/peak")"
 "$examples/peak" $model Makefile >"$tmp/peak" 2>&1
 verdict 'peak: refuses what is no PPM' "$(grep -q 'GRADCAM_E_IO: Makefile' "$tmp/peak" || cat "$tmp/peak")"
+brightest() { # a picture of 112 x 112 -> x y
+    tail -c 12544 "$1" | od -An -v -tu1 |
+        awk '{ for (i = 1; i <= NF; i++) { if ($i > most) { most = $i; at = n } n++ } } END { print at % 112, int(at / 112) }'
+}
+"$examples/perturb" $model $scene relu7 "$tmp/occlusion.pgm" "$tmp/ablation.pgm" >"$tmp/perturb" 2>&1
+for map in occlusion ablation; do
+    verdict "perturb: $map, on the trousers" "$(brightest "$tmp/$map.pgm" 2>&1 | {
+        read -r x y && [ "$x" -ge 18 ] && [ "$x" -lt 37 ] && [ "$y" -ge 15 ] && [ "$y" -lt 61 ]
+    } || brightest "$tmp/$map.pgm" 2>&1 | cat "$tmp/perturb" -)"
+done
+"$examples/perturb" $model $scene nobody "$tmp/occlusion.pgm" "$tmp/ablation.pgm" >"$tmp/perturb" 2>&1
+verdict 'perturb: says which layer there is not' "$(grep -q '"nobody"' "$tmp/perturb" || cat "$tmp/perturb")"
 if [ -x "$examples/hooks" ]; then
     "$examples/hooks" >"$tmp/hooks" 2>&1
     verdict 'hooks: 8 + 4 + 8 marked rows' "$([ "$(grep -c '^\.\.\.#\.\.\.\.$' "$tmp/hooks")" = 20 ] || cat "$tmp/hooks")"
