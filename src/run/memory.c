@@ -179,39 +179,75 @@ static int by_first(const void *a, const void *b)
     return x->bytes != y->bytes ? (x->bytes > y->bytes ? -1 : 1) : 0;
 }
 
-/* First fit: `live` holds the blocks in use, by offset. */
-static size_t place(gc_block **live, size_t n_live, gc_block *b)
+static int by_last(const void *a, const void *b)
 {
-    size_t at = 0, i = 0;
-    for (; i < n_live; i++) {
-        if (live[i]->offset >= at && live[i]->offset - at >= b->bytes) {
+    const gc_block *x = *(gc_block *const *)a, *y = *(gc_block *const *)b;
+    return x->last != y->last ? (x->last < y->last ? -1 : 1) : 0;
+}
+
+/* The blocks in use by offset; the first `solid` of them lie without a gap from 0
+   on, where nothing can be placed: loops make many blocks that stay. */
+typedef struct placer {
+    gc_block **live;
+    size_t n, solid;
+} placer;
+
+static void take_out(placer *l, const gc_block *b)
+{
+    size_t low = 0, high = l->n;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (l->live[middle]->offset <= b->offset) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    l->n--;
+    memmove(&l->live[low], &l->live[low + 1], (l->n - low) * sizeof *l->live);
+    l->solid = l->solid < low ? l->solid : low;
+}
+
+static size_t end_of(const placer *l, size_t i)
+{
+    return i == 0 ? 0 : l->live[i - 1]->offset + l->live[i - 1]->bytes;
+}
+
+/* First fit. */
+static size_t place(placer *l, gc_block *b)
+{
+    size_t i = l->solid, at = end_of(l, i);
+    for (; i < l->n; i++) {
+        if (l->live[i]->offset >= at && l->live[i]->offset - at >= b->bytes) {
             break;
         }
-        at = live[i]->offset + live[i]->bytes;
+        at = end_of(l, i + 1);
     }
-    memmove(&live[i + 1], &live[i], (n_live - i) * sizeof *live);
-    live[i] = b;
+    memmove(&l->live[i + 1], &l->live[i], (l->n - i) * sizeof *l->live);
+    l->live[i] = b;
+    l->n++;
     b->offset = at;
+    while (l->solid < l->n && l->live[l->solid]->offset == end_of(l, l->solid)) {
+        l->solid++;
+    }
     return at + b->bytes;
 }
 
-/* The size of the whole, or a size above `limit` as soon as it is passed. */
-static size_t place_all(gc_block **list, size_t n, gc_block **live, size_t limit)
+/* The size of the whole, or a size above `limit` as soon as it is passed.
+   `list` is sorted by first, `ends` by last. */
+static size_t place_all(gc_block **list, gc_block **ends, size_t n, gc_block **live, size_t limit)
 {
-    size_t n_live = 0, total = 0;
+    placer l = {live, 0, 0};
+    size_t total = 0, ended = 0;
     for (size_t i = 0; i < n && total <= limit; i++) {
-        size_t kept = 0;
         if (list[i]->bytes > limit) {
             return list[i]->bytes;
         }
-        for (size_t k = 0; k < n_live; k++) {
-            if (live[k]->last >= list[i]->first) {
-                live[kept++] = live[k];
-            }
+        while (ends[ended]->last < list[i]->first) {
+            take_out(&l, ends[ended++]);
         }
         list[i]->bytes = (list[i]->bytes + 63) / 64 * 64;
-        size_t top = place(live, kept, list[i]);
-        n_live = kept + 1;
+        size_t top = place(&l, list[i]);
         total = top > total ? top : total;
     }
     return total;
@@ -263,13 +299,15 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
         GC_TRY(step_blocks(p, i, err));
         most += 3 + (size_t)p->steps[i].call.n_in;
     }
-    gc_block **list = gc_mem_alloc(p->ctx, 2 * most, sizeof(gc_block *));
+    gc_block **list = gc_mem_alloc(p->ctx, 3 * most, sizeof(gc_block *));
     if (list == NULL) {
         return GC_NOMEM(err);
     }
     size_t n = list_blocks(p, list);
+    memcpy(list + most, list, n * sizeof *list);
     qsort(list, n, sizeof *list, by_first);
-    p->arena_bytes = place_all(list, n, list + most, run_limit(p));
+    qsort(list + most, n, sizeof *list, by_last);
+    p->arena_bytes = place_all(list, list + most, n, list + 2 * most, run_limit(p));
     gc_mem_free(p->ctx, list);
     if (p->arena_bytes > run_limit(p)) {
         return over_limit(p, err);
