@@ -229,7 +229,7 @@ enum { GRADCAM_WEIGHTS_COPY = 0, GRADCAM_WEIGHTS_ON_DEMAND = 1 };
    nest at most 64 deep, branches and bodies of loops at most 16. */
 typedef struct gc_load_options {
     uint32_t struct_size;
-    uint32_t max_nodes; /* 0: 200,000, functions inlined, and again with the turns of loops when a run prepares */
+    uint32_t max_nodes; /* 0: 200,000, functions inlined; the turns of loops may have an eighth of it more */
     /* Of the model, of its weights, and of what a run computes from constants
        alone; each; 0: 4 GiB. */
     uint64_t max_bytes;

@@ -159,8 +159,8 @@ gc_status gc_pieces_count(gc_op_call *c, int64_t most, int32_t *count)
     GC_TRY(split_setup(c, &s));
     int64_t n = s.list != NULL ? gc_numel(s.list) : s.dim / s.each + (s.dim % s.each != 0);
     if (n > most || n > INT32_MAX / 4) {
-        return gc_op_fail(c, GRADCAM_E_LIMIT, "%lld pieces; gc_load_options.max_nodes allows %lld more", (long long)n,
-                          (long long)most);
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "%lld pieces; an eighth of gc_load_options.max_nodes allows %lld more",
+                          (long long)n, (long long)most);
     }
     *count = (int32_t)n;
     return GRADCAM_OK;

@@ -135,8 +135,8 @@ static gc_status spend(loop *l)
     cost = cost > 0 ? cost : 1;
     if (cost > gc_plan_left(l->p)) {
         return gc_op_fail(l->c, GRADCAM_E_LIMIT,
-                          "with the turns of its body, %lld so far, the network would have more than max_nodes = %llu "
-                          "nodes; raise gc_load_options.max_nodes if the model is trusted",
+                          "after %lld turns its body would add more nodes than an eighth of max_nodes = %llu; raise "
+                          "gc_load_options.max_nodes if the model is trusted",
                           (long long)l->turns, (unsigned long long)l->p->net->max_nodes);
     }
     l->p->n_planned += (uint64_t)cost;

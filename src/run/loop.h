@@ -21,7 +21,10 @@ gc_status gc_plan_scan(gc_plan *p, const gc_node *n, int32_t index, gc_op_call *
 
 gc_status gc_items_add(gc_plan *p, gc_items *items, int32_t slot, gc_error *err);
 void gc_items_free(gc_plan *p, gc_items *items);
-/* Nodes that may still be planned. */
+/* Turns and pieces may have so much of max_nodes: a file of a few bytes can ask for all
+   of it, and the work of planning grows faster than its nodes. */
+enum { GC_TURNS_SHARE = 8 };
+/* Nodes that turns and pieces may still have. */
 int64_t gc_plan_left(const gc_plan *p);
 /* A constant of one number, of rank 0 or 1. */
 gc_status gc_plan_scalar(gc_plan *p, gc_dtype dtype, int32_t ndim, int64_t number, int32_t *slot, gc_error *err);

@@ -118,7 +118,7 @@ typedef struct gc_plan {
     const char *const *inner; /* names of values in bodies that the host looks at, during building */
     int32_t n_values;         /* of the network and of these names */
     int32_t cap_slots, cap_steps;
-    uint64_t n_planned; /* nodes, those in bodies as often as they are planned */
+    uint64_t n_planned; /* nodes of bodies, as often as they are planned, and pieces */
     uint64_t n_items;   /* of sequences */
     unsigned char *arena;
     size_t arena_bytes;

@@ -79,7 +79,8 @@ bool gc_plan_number(const gc_plan *p, int32_t slot, int64_t *number)
 
 int64_t gc_plan_left(const gc_plan *p)
 {
-    uint64_t most = p->net->max_nodes < INT32_MAX ? p->net->max_nodes : INT32_MAX;
+    uint64_t most = p->net->max_nodes / GC_TURNS_SHARE;
+    most = most < INT32_MAX ? most : INT32_MAX;
     return p->n_planned < most ? (int64_t)(most - p->n_planned) : 0;
 }
 

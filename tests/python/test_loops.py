@@ -642,11 +642,13 @@ def test_a_trip_count_is_limited(count):
 def test_the_limit_is_the_host_s():
     feeds = {"x": noise(2, 10), "n": np.array(50)}
     assert np.array_equal(run(EMPTY, feeds)[0], feeds["x"])
-    refused(EMPTY, feeds, "Loop", "max_nodes = 40", max_nodes=40)
+    refused(EMPTY, feeds, "Loop", "after 40 turns", "max_nodes = 320", max_nodes=320)
+    assert np.array_equal(run(None, feeds, net=gradcam.Net(model(EMPTY), max_nodes=400))[0], feeds["x"])
 
 
 def test_nested_loops_multiply():
     run(nest(3, 10), {"x": noise(2, 10)})
+    run(nest(4, 10), {"x": noise(2, 10)})
     refused(nest(8, 10), {"x": noise(2, 10)}, "max_nodes", '"loop')
     refused(nest(20, 1), {"x": noise(2, 10)}, "deeper than 16")
 
