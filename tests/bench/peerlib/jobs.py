@@ -7,6 +7,7 @@ Kinds and what the timed function returns:
     gradcam   the whole job: class found, map rectified, at the input's size, each sample scaled to [0, 1]
     guided    the guided gradient of the input
     sweep     Grad-CAM at every feature layer, raw
+    masked    weights of 32 channels as Score-CAM has them; ablated: as Ablation-CAM; see perturb.py
 
 A package that is missing raises ModuleNotFoundError, which the table shows as such.
 """
@@ -16,6 +17,7 @@ import unittest.mock
 
 import numpy as np
 
+from . import perturb
 from .case import SIZE, TOKENS, library, torchvision_models
 
 OURS = "libgradcam"
@@ -308,4 +310,6 @@ JOBS = {
     "guided": {OURS: our_guided, "PyTorch autograd": autograd_guided, "captum": captum_guided,
                "pytorch-grad-cam": pytorch_grad_cam_guided},
     "sweep": {OURS: our_sweep},
+    "masked": {OURS: perturb.our_masked, "pytorch-grad-cam": perturb.pytorch_grad_cam_masked},
+    "ablated": {OURS: perturb.our_ablated, "pytorch-grad-cam": perturb.pytorch_grad_cam_ablated},
 }

@@ -16,7 +16,8 @@ from .jobs import JOBS, OURS
 PAUSE = 0.05  # s before a turn: idle worker threads of the job before spin for a while
 TURN = 0.1    # s of timed calls in a turn, one call at least
 LONG = 400    # ms; a call that long needs no untimed one to warm the caches
-REFERENCE = {"gradcam": "PyTorch autograd", "guided": "PyTorch autograd"}
+REFERENCE = {"gradcam": "PyTorch autograd", "guided": "PyTorch autograd", "masked": "pytorch-grad-cam",
+             "ablated": "pytorch-grad-cam"}
 
 
 def chosen(net, patterns):

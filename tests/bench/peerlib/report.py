@@ -9,6 +9,7 @@ import subprocess
 
 from .case import LAYERS, library
 from .jobs import JOBS, OURS
+from .perturb import CHANNELS
 from .race import COMMAND
 
 TITLES = {"vgg16": "VGG16", "resnet18": "ResNet-18", "resnet50": "ResNet-50", "mobilenet_v2": "MobileNetV2",
@@ -154,6 +155,20 @@ def guided(results):
     return table(["network", "threads", *JOBS["guided"], "/ captum", "sweep", "sweep / guided"], rows)
 
 
+def variants(results):
+    """Milliseconds of one masked input and of one ablated channel."""
+    rows, kinds, who = [], ("masked", "ablated"), (OURS, "pytorch-grad-cam")
+    for row in results.rows:
+        ms = {(kind, name): results.ms(row, kind, name) for kind in kinds for name in who}
+        if any(v is not None for v in ms.values()):
+            each = {key: None if v is None else v / CHANNELS for key, v in ms.items()}
+            rows.append([*start(row), *(text for kind in kinds
+                                        for text in (*(number(each[kind, name]) for name in who),
+                                                     ratio(*(each[kind, name] for name in who))))])
+    return table(["network", "threads", *(f"{kind}{name}" for kind in ("masked input, ", "ablated channel, ")
+                                          for name in (*who, "ratio"))], rows)
+
+
 def scaling(results):
     """One thread's time over two threads' for what libgradcam does."""
     rows = []
@@ -204,6 +219,8 @@ def markdown(data, chart=None):
                 parts += [f"### {title}, {of}", times(results, kind)]
         if results.has("guided") or results.has("sweep"):
             parts += [f"### Guided backpropagation and the layer sweep, ms, {of}", guided(results)]
+        if results.has("masked") or results.has("ablated"):
+            parts += [f"### Variants, ms each, {of}", variants(results)]
         if scaling(results):
             parts += [f"### What a second thread brings, {of}", scaling(results)]
         if results.has("fresh gradcam"):
