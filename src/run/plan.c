@@ -429,7 +429,7 @@ gc_status gc_plan_add_node(gc_plan *p, int32_t index, gc_error *err)
     bool folded = false;
     /* inputs of weights and in another layout; a normalisation that is folded makes two,
        as does gc_stretch_inputs */
-    GC_TRY(gc_plan_reserve(p, 3 * operands + 2, operands + 1, err));
+    GC_TRY(gc_plan_reserve(p, 2 * operands + 2, operands + 1, err));
     if (p->scope.depth == 0) {
         GC_TRY(gc_fold_batch_norm(p, n, &folded, err));
     }
