@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Implicit matrix product: tiles of neighbouring places of one line read their
    pixels where they lie.  Where taps reach into the padding, the image is
-   first copied into a padded one. */
+   first copied into a padded one, a strip of lines at a time that stays in the
+   second cache. */
 #include <string.h>
 
 #include "base/size.h"
@@ -10,6 +11,7 @@
 
 /* Slices of SLICE channels and BLOCK places take 1 MB. */
 enum { ITEM_FLOPS = 512 << 10, OUTER_BYTES = 512 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
+enum { PADDED_BYTES = 1 << 20, STRIP_WINDOWS = 4 };
 
 typedef struct direct {
     const gc_gather *g;
@@ -31,7 +33,8 @@ typedef struct direct {
     int64_t slice_first, slice_length; /* channels; length 0: all at once */
     int64_t panels_ahead;              /* to the panel that this thread will likely see next; 0: stay in the cache */
     int32_t panels_inner;
-    int32_t flat; /* all places are one line */
+    int32_t flat;                     /* all places are one line */
+    int64_t strip_first, strip_lines; /* lines of places of a plane that are made, all but of padded images */
     /* for the padded copy */
     const float *source;
     float *padded;
@@ -50,6 +53,24 @@ static int64_t max64(int64_t x, int64_t y)
 static int64_t reach(const gc_conv_dim *d)
 {
     return (d->places - 1) * d->stride + (d->taps - 1) * d->dilation + 1;
+}
+
+/* Lines of places whose padded pixels are held at once; of a volume all. */
+static int64_t most_lines(const gc_gather *g)
+{
+    const gc_conv_dim *d = &g->dim[1];
+    if (g->dim[0].places != 1 || g->dim[0].taps != 1) {
+        return d->places;
+    }
+    int64_t line = reach(&g->dim[2]) * g->in_c * g->groups, window = (d->taps - 1) * d->dilation;
+    int64_t pixels = max64(0, PADDED_BYTES / (int64_t)sizeof(float) / line - window - 1);
+    return min64(d->places, max64(pixels / d->stride + 1, STRIP_WINDOWS * (window / d->stride + 1)));
+}
+
+/* Lines of pixels under `places` lines of places. */
+static int64_t strip_reach(const gc_gather *g, int64_t places)
+{
+    return (places - 1) * g->dim[1].stride + (g->dim[1].taps - 1) * g->dim[1].dilation + 1;
 }
 
 static bool needs_padding(const gc_gather *g)
@@ -98,7 +119,7 @@ int64_t gc_direct_scratch(const gc_gather *g)
         return table + BLOCK * (SLICE + 4 + SLICE_PAD); /* slices begin at multiples of 4: one may be 3 longer */
     }
     for (int i = 0; i < 3 && n > 0; i++) {
-        if (!gc_mul_ok(n, reach(&g->dim[i]), &n)) {
+        if (!gc_mul_ok(n, i == 1 ? strip_reach(g, most_lines(g)) : reach(&g->dim[i]), &n)) {
             return -1;
         }
     }
@@ -111,7 +132,8 @@ static void pad_task(void *task, uint32_t index)
     const direct *d = task;
     const gc_conv_dim *dim = d->g->dim;
     int64_t channels = d->g->in_c * d->g->groups, width = reach(&dim[2]);
-    int64_t z = (int64_t)index / reach(&dim[1]) - dim[0].pad, y = (int64_t)index % reach(&dim[1]) - dim[1].pad;
+    int64_t lines = strip_reach(d->g, d->strip_lines), z = (int64_t)index / lines - dim[0].pad;
+    int64_t y = (int64_t)index % lines + d->strip_first * dim[1].stride - dim[1].pad;
     float *to = d->padded + (int64_t)index * width * channels;
     if (z < 0 || z >= dim[0].in || y < 0 || y >= dim[1].in) {
         memset(to, 0, (size_t)(width * channels) * sizeof(float));
@@ -154,16 +176,15 @@ static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, i
 {
     const gc_gather *g = d->g;
     const gc_conv_dim *dim = g->dim;
-    int64_t y = line % dim[1].places, z = line / dim[1].places % dim[0].places;
-    int64_t image = d->image + line / (dim[1].places * dim[0].places);
+    int64_t y = line % d->strip_lines, z = line / d->strip_lines;
     int64_t column = group * g->out_c + panel * g->kern->nr, pixel;
     const float *from = d->from + group * g->in_c;
     if (d->flat) {
         pixel = 0;
     } else {
         from += z * dim[0].stride * d->plane + y * dim[1].stride * d->line;
-        pixel = ((image * dim[0].out + dim[0].out_first + z * dim[0].out_step) * dim[1].out + dim[1].out_first +
-                 y * dim[1].out_step) *
+        pixel = ((d->image * dim[0].out + dim[0].out_first + z * dim[0].out_step) * dim[1].out + dim[1].out_first +
+                 (d->strip_first + y) * dim[1].out_step) *
                     dim[2].out +
                 dim[2].out_first;
     }
@@ -287,10 +308,16 @@ static gc_status run_padded(const gc_ctx *ctx, direct *d, const float *in, float
     d->from = d->padded;
     int64_t channels = g->in_c * g->groups;
     d->line = reach(&g->dim[2]) * channels;
-    d->plane = reach(&g->dim[1]) * d->line;
     d->row_step = g->dim[2].stride * channels;
-    for (d->image = 0; d->image < g->images; d->image++) {
-        GC_TRY(gc_parallel(ctx, pad_task, d, (uint32_t)(reach(&g->dim[0]) * reach(&g->dim[1]))));
+    int64_t places = g->dim[1].places, most = most_lines(g), strips = (places + most - 1) / most;
+    for (int64_t i = 0; i < g->images * strips; i++) {
+        d->image = i / strips;
+        d->strip_first = places * (i % strips) / strips;
+        d->strip_lines = places * (i % strips + 1) / strips - d->strip_first;
+        d->lines = g->dim[0].places * d->strip_lines;
+        int64_t lines = strip_reach(g, d->strip_lines);
+        d->plane = lines * d->line;
+        GC_TRY(gc_parallel(ctx, pad_task, d, (uint32_t)(reach(&g->dim[0]) * lines)));
         GC_TRY(run_items(ctx, d));
     }
     return GRADCAM_OK;
@@ -374,7 +401,8 @@ gc_status gc_direct_run(const gc_ctx *ctx, const gc_gather *g, const float *in, 
     d.segments = (int64_t *)(void *)scratch;
     d.group_floats = gc_conv_packed(g, GC_CONV_DIRECT) / g->groups;
     d.width = g->dim[2].places;
-    d.lines = g->dim[0].places * g->dim[1].places;
+    d.strip_lines = g->dim[1].places;
+    d.lines = g->dim[0].places * d.strip_lines;
     if (needs_padding(g)) {
         return run_padded(ctx, &d, in, scratch);
     }

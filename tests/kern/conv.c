@@ -88,6 +88,8 @@ static void choose_sizes(conv *c, bool depthwise)
     g->out_c = depthwise ? 1 : check_between(1, check_chance(3) ? 2 * g->kern->nr + 3 : g->kern->nr);
 }
 
+enum { SLICED = 4 }; /* cases of many channels; those after them are large images */
+
 /* So many channels that they are taken in slices: around the sizes of a slice
    and of a block of places. */
 static void choose_sliced(conv *c, int64_t index)
@@ -101,6 +103,27 @@ static void choose_sliced(conv *c, int64_t index)
     g->images = g->groups = 1;
     g->in_c = channels[index];
     g->out_c = 4 * g->kern->nr + check_between(0, 3);
+}
+
+/* So large an image that it is padded a strip of lines at a time. */
+static void choose_strips(conv *c)
+{
+    gc_gather *g = &c->g;
+    no_dim(&g->dim[0], &c->w.kernel[0]);
+    for (int i = 1; i < 3; i++) {
+        gc_conv_dim *d = &g->dim[i];
+        no_dim(d, &c->w.kernel[i]);
+        d->in = i == 1 ? 53 : 170;
+        d->taps = c->w.kernel[i] = 3;
+        d->stride = check_between(1, 2);
+        d->dilation = check_between(1, 2);
+        d->pad = check_between(1, 3);
+        d->places = d->out = (d->in + d->pad - 2 * d->dilation) / d->stride;
+    }
+    g->images = check_between(1, 2);
+    g->groups = 1;
+    g->in_c = 70;
+    g->out_c = check_between(1, 3);
 }
 
 /* 3 x 3 taps at stride 1, whole vectors of channels. */
@@ -416,7 +439,7 @@ static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, const ch
 }
 
 static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method, const gc_half *half,
-                int64_t sliced)
+                int64_t large)
 {
     conv c;
     static magnitudes w;
@@ -428,8 +451,10 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
     if (wino) {
         choose_winograd(&c);
         check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w.w);
-    } else if (sliced >= 0) {
-        choose_sliced(&c, sliced);
+    } else if (large >= SLICED) {
+        choose_strips(&c);
+    } else if (large >= 0) {
+        choose_sliced(&c, large);
     } else {
         choose_sizes(&c, method == GC_CONV_DEPTHWISE);
     }
@@ -462,8 +487,9 @@ void check_conv(const gc_ctx *one_worker, const gc_ctx *many)
     for (int i = 0; i < check_rounds(600); i++) {
         one(one_worker, many, GC_CONV_DIRECT, NULL, -1);
     }
-    for (int i = 0; i < check_rounds(4); i++) {
+    for (int i = 0; i < check_rounds(SLICED); i++) {
         one(one_worker, many, GC_CONV_DIRECT, NULL, i);
+        one(one_worker, many, GC_CONV_DIRECT, NULL, SLICED);
     }
     for (int i = 0; i < check_rounds(300); i++) {
         one(one_worker, many, GC_CONV_DEPTHWISE, NULL, -1);
