@@ -59,10 +59,11 @@ static int64_t reach(const gc_conv_dim *d)
 static int64_t most_lines(const gc_gather *g)
 {
     const gc_conv_dim *d = &g->dim[1];
-    if (g->dim[0].places != 1 || g->dim[0].taps != 1) {
+    int64_t line, window = (d->taps - 1) * d->dilation;
+    if (g->dim[0].places != 1 || g->dim[0].taps != 1 || window > PADDED_BYTES ||
+        !gc_mul_ok(reach(&g->dim[2]), g->in_c * g->groups, &line)) {
         return d->places;
     }
-    int64_t line = reach(&g->dim[2]) * g->in_c * g->groups, window = (d->taps - 1) * d->dilation;
     int64_t pixels = max64(0, PADDED_BYTES / (int64_t)sizeof(float) / line - window - 1);
     return min64(d->places, max64(pixels / d->stride + 1, STRIP_WINDOWS * (window / d->stride + 1)));
 }

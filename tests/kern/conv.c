@@ -438,8 +438,7 @@ static gc_status run(const gc_ctx *ctx, conv *c, gc_conv_method method, const ch
     return s ? s : gc_conv_run(ctx, &c->g, method, c->in_data, packed, &c->run_epi, out, work, workers);
 }
 
-static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method, const gc_half *half,
-                int64_t large)
+static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method method, const gc_half *half, int64_t large)
 {
     conv c;
     static magnitudes w;
