@@ -12,6 +12,16 @@ WARN = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion
 GC_CFLAGS = $(WARN) -ffp-contract=fast -fno-math-errno -fvisibility=hidden -fPIC -Iinclude -Isrc $(CFLAGS)
 LIBS = -lm -lpthread
 
+# make CBLAS=1: large products by a CBLAS, for contexts that ask for it.  CBLAS_CFLAGS
+# and CBLAS_LIBS where pkg-config does not know which.
+CBLAS ?=
+ifneq ($(CBLAS),)
+CBLAS_CFLAGS ?= $(shell pkg-config --cflags openblas 2>/dev/null)
+CBLAS_LIBS ?= $(shell pkg-config --libs openblas 2>/dev/null || echo -lcblas)
+GC_CFLAGS += -DGC_WITH_CBLAS $(CBLAS_CFLAGS)
+LIBS += $(CBLAS_LIBS)
+endif
+
 # libpng and libjpeg serve the command only, where pkg-config finds them.
 PNG := $(shell pkg-config --exists libpng 2>/dev/null && echo yes)
 JPEG := $(shell pkg-config --exists libjpeg 2>/dev/null && echo yes)
@@ -138,7 +148,7 @@ install: all
 	install -m 755 $(B)/gradcam $(DESTDIR)$(BINDIR)/
 	install -m 644 docs/gradcam.1 $(DESTDIR)$(MANDIR)/man1/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	    -e 's|@VERSION@|$(VERSION)|' pkgconfig/gradcam.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/gradcam.pc
+	    -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' pkgconfig/gradcam.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/gradcam.pc
 
 # Removes what install wrote; of folders only the header's own.
 uninstall:

@@ -159,7 +159,11 @@ GRADCAM_API gc_ctx *gc_ctx_ref(gc_ctx *ctx);
 GRADCAM_API void gc_ctx_unref(gc_ctx *ctx);
 /* The sets of kernels that this machine can run, by name, best first, such as
    "avx512", "avx2", "v4" (128 bits, any CPU) and "plain" (no vectors); static
-   storage.  NULL past the end; "plain" is always there. */
+   storage.  NULL past the end; "plain" is always there.  Where the library was built
+   with a CBLAS, "cblas" stands before "plain": the best set, but large products of Gemm,
+   MatMul and their gradients are cblas_sgemm's.  These run on the threads of that
+   BLAS, not of the context, allocate what it allocates, and their bits are its
+   affair; no other set depends on it. */
 GRADCAM_API const char *gc_kernels(int32_t index);
 
 /* ---- 5. tensors --------------------------------------------------------- */

@@ -7,15 +7,20 @@
 
 #include "base/abi.h"
 #include "base/status.h"
+#include "kern/blas.h"
 #include "kern/kern.h"
 
 const char *gc_kernels(int32_t index)
 {
-    int32_t supported = 0;
+    int32_t supported = 0, ignored = 0;
     for (int32_t i = 0; index >= 0; i++) {
         const gc_kern *k = gc_kern_at(i, &supported);
         if (k == NULL) {
             return NULL;
+        }
+        bool last = gc_kern_at(i + 1, &ignored) == NULL;
+        if (last && gc_blas_built() && index-- == 0) {
+            return GC_BLAS_NAME; /* the plain set comes last */
         }
         if (supported && index-- == 0) {
             return k->name;
@@ -44,6 +49,12 @@ gc_status gc_ctx_create(const gc_ctx_options *options, gc_ctx **out, gc_error *e
     if (options != NULL) {
         GC_TRY(GC_ABI_IMPORT(options, &o, err));
     }
-    const gc_kern *kern = gc_kern_find(o.kernels);
-    return kern == NULL ? no_such_kernels(o.kernels, err) : gc_ctx_open(&o, kern, out, err);
+    bool blas = o.kernels != NULL && gc_blas_built() && strcmp(o.kernels, GC_BLAS_NAME) == 0;
+    const gc_kern *kern = gc_kern_find(blas ? NULL : o.kernels);
+    if (kern == NULL) {
+        return no_such_kernels(o.kernels, err);
+    }
+    GC_TRY(gc_ctx_open(&o, kern, out, err));
+    (*out)->blas = blas;
+    return GRADCAM_OK;
 }

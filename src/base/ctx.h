@@ -17,6 +17,7 @@ struct gc_ctx {
     void *custom;     /* operators of the host, see ops/custom.h */
     void (*custom_release)(gc_ctx *ctx);
     int32_t refs; /* atomic */
+    int32_t blas; /* large products go to the CBLAS of this build, see kern/blas.h */
 };
 
 /* gc_ctx_create with a row of kernels; options as imported. */

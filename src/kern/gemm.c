@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "kern/blas.h"
 #include "kern/kern.h"
 
 enum { KC = 1024, NC = 1024, MC = 512, SMALL_M = 3, TILES_ITEM = 16, MOST_NR = 32 };
@@ -182,6 +183,11 @@ gc_status gc_gemm(const gc_ctx *ctx, int64_t m, int64_t n, int64_t k, const floa
         for (int64_t i = 0; i < m && !job.add; i++) {
             memset(c + i * ldc, 0, (size_t)n * sizeof(float));
         }
+        return GRADCAM_OK;
+    }
+    gc_blas_product product = {m, n, k, a_row, a_col, b_row, b_col, ldc};
+    if (gc_blas_takes(ctx, &product)) {
+        gc_blas_multiply(&product, a, b, job.add, c);
         return GRADCAM_OK;
     }
     if (m <= SMALL_M) {

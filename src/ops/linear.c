@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "kern/blas.h"
 #include "kern/conv.h"
 #include "kern/gemm.h"
 #include "ops/op.h"
@@ -70,11 +71,12 @@ static gc_conv_method method_of(const gc_gather *g)
     return gc_half_fits(g) ? GC_CONV_HALF : GC_CONV_DIRECT;
 }
 
-/* Few rows read B as it is; a transposed A needs a copy in any case. */
+/* Few rows read B as it is, and so does a BLAS; a transposed A needs a copy in any case. */
 static bool packable(const gc_op_call *c, const product *p)
 {
-    return gc_is_constant(c->in[1]) && p->m > FEW_ROWS && p->a_col == 1 && p->a_row == p->k && p->k > 0 && p->n > 0 &&
-           p->m < INT32_MAX;
+    gc_blas_product blas = {p->m, p->n, p->k, p->a_row, p->a_col, p->b_row, p->b_col, p->n};
+    return gc_is_constant(c->in[1]) && (c->half != NULL || !gc_blas_takes(c->ctx, &blas)) && p->m > FEW_ROWS &&
+           p->a_col == 1 && p->a_row == p->k && p->k > 0 && p->n > 0 && p->m < INT32_MAX;
 }
 
 /* dA[m][k] = dY[m][n] B^T[n][k]. */
