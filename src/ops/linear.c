@@ -6,7 +6,8 @@
 #include "kern/blas.h"
 #include "kern/conv.h"
 #include "kern/gemm.h"
-#include "ops/op.h"
+#include "ops/batches.h"
+#include "ops/live.h"
 
 enum { FEW_ROWS = 3 };
 
@@ -41,12 +42,12 @@ static void declare_keep(gc_op_call *c)
 }
 
 /* Scratch for the product and for both gradients. */
-static void declare_work(gc_op_call *c, const product *p)
+static size_t product_work(const product *p)
 {
     size_t n = gc_gemm_work(p->m, p->n, p->k);
     n = max_size(n, max_size(gc_gemm_work(p->m, p->k, p->n), gc_gemm_work(p->k, p->m, p->n)));
     n = max_size(n, max_size(gc_gemm_work(p->k, p->n, p->m), gc_gemm_work(p->n, p->k, p->m)));
-    c->work_bytes = n * sizeof(float);
+    return n * sizeof(float);
 }
 
 /* ---- a constant B: packed once, read like a convolution of one tap ---- */
@@ -188,16 +189,29 @@ static gc_status forward_product(gc_op_call *c, const product *p, const float *a
     return gc_gemm(c->ctx, p->m, p->n, p->k, a, p->a_row, p->a_col, b, p->b_row, p->b_col, 0, y, p->n, c->work);
 }
 
+/* ---- gradients ---- */
+
 /* dA = dY B^T with the packed B^T; += where dA holds a part already. */
 static gc_status packed_gradient(gc_op_call *c, const product *forward, const float *dy, float *da)
 {
-    const product p = gradient_of(forward);
+    product live = *forward;
+    int64_t first = gc_live_rows(dy, forward->m, forward->n, &live.m), row = forward->k;
+    bool adds = (c->adds & 1u) != 0;
+    if (!adds) {
+        memset(da, 0, (size_t)(first * row) * sizeof *da);
+        memset(da + (first + live.m) * row, 0, (size_t)((forward->m - first - live.m) * row) * sizeof *da);
+    }
+    if (live.m == 0) {
+        return GRADCAM_OK;
+    }
+    const product p = gradient_of(&live);
     gc_gather g;
     gc_epilogue epi;
     as_gather(c, &p, &g);
     memset(&epi, 0, sizeof epi);
-    epi.residual = (c->adds & 1u) != 0 ? da : NULL;
-    return gc_conv_run(c->ctx, &g, method_of(&g), dy, c->back_packed, &epi, da, c->work, 1);
+    da += first * row;
+    epi.residual = adds ? da : NULL;
+    return gc_conv_run(c->ctx, &g, method_of(&g), dy + first * forward->n, c->back_packed, &epi, da, c->work, 1);
 }
 
 /* dA += dY B^T.  A transposed in memory (a_col != 1) gets dA^T = B dY^T. */
@@ -208,7 +222,10 @@ static gc_status grad_a(gc_op_call *c, const product *p, bool transposed, const 
         return few_rows(c, &back, dy, true, da);
     }
     if (!transposed) {
-        return gc_gemm(c->ctx, p->m, p->k, p->n, dy, p->n, 1, b, p->b_col, p->b_row, 1, da, p->k, c->work);
+        product live = *p;
+        int64_t at = gc_live_rows(dy, p->m, p->n, &live.m);
+        return gc_gemm(c->ctx, live.m, p->k, p->n, dy + at * p->n, p->n, 1, b, p->b_col, p->b_row, 1, da + at * p->k,
+                       p->k, c->work);
     }
     return gc_gemm(c->ctx, p->k, p->m, p->n, b, p->b_row, p->b_col, dy, 1, p->n, 1, da, p->m, c->work);
 }
@@ -216,10 +233,17 @@ static gc_status grad_a(gc_op_call *c, const product *p, bool transposed, const 
 /* dB += A^T dY, or dB^T += dY^T A. */
 static gc_status grad_b(gc_op_call *c, const product *p, bool transposed, const float *a, const float *dy, float *db)
 {
-    if (!transposed) {
-        return gc_gemm(c->ctx, p->k, p->n, p->m, a, p->a_col, p->a_row, dy, p->n, 1, 1, db, p->n, c->work);
+    product live = *p;
+    int64_t at = gc_live_rows(dy, p->m, p->n, &live.m);
+    if (live.m == 0) {
+        return GRADCAM_OK;
     }
-    return gc_gemm(c->ctx, p->n, p->k, p->m, dy, 1, p->n, a, p->a_row, p->a_col, 1, db, p->k, c->work);
+    a += at * p->a_row;
+    dy += at * p->n;
+    if (!transposed) {
+        return gc_gemm(c->ctx, p->k, p->n, live.m, a, p->a_col, p->a_row, dy, p->n, 1, 1, db, p->n, c->work);
+    }
+    return gc_gemm(c->ctx, p->n, p->k, live.m, dy, 1, p->n, a, p->a_row, p->a_col, 1, db, p->k, c->work);
 }
 
 static void zero(gc_tensor *t)
@@ -314,7 +338,7 @@ static gc_status gemm_infer(gc_op_call *c)
     gemm g;
     GC_TRY(gemm_setup(c, &g));
     declare_keep(c);
-    declare_work(c, &g.p);
+    c->work_bytes = product_work(&g.p);
     declare_pack(c, &g.p, gemm_pack);
     c->fuses = has_tiles(c, &g.p) && adds_bias(c, &g) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP | GC_FUSE_FLAT : 0;
     declare_half(c, &g.p, adds_bias(c, &g));
@@ -466,12 +490,34 @@ static gc_status matmul_pack(gc_op_call *c, bool backward, void *block)
     return pack_product(c, &q.p, backward, block);
 }
 
+/* No batch adds to another's gradient. */
+static bool apart(const matmul *q)
+{
+    for (int32_t i = 0; i < q->batch_dims; i++) {
+        if (q->batch[i] > 1 && (q->a_step[i] == 0 || q->b_step[i] == 0)) {
+            return false;
+        }
+    }
+    return q->batches > 1;
+}
+
+static gc_status each_product(gc_op_call *c, const matmul *q, gc_batch_fn fn)
+{
+    if (apart(q)) {
+        return gc_each_batch(c, q->batches, product_work(&q->p), fn, q);
+    }
+    for (int64_t i = 0; i < q->batches; i++) {
+        GC_TRY(fn(c, q, i));
+    }
+    return GRADCAM_OK;
+}
+
 static gc_status matmul_infer(gc_op_call *c)
 {
     matmul q;
     GC_TRY(matmul_setup(c, &q));
     declare_keep(c);
-    declare_work(c, &q.p);
+    c->work_bytes = product_work(&q.p) * (size_t)(apart(&q) ? gc_batch_tasks(c, q.batches, product_work(&q.p)) : 1);
     if (q.batches == 1) {
         declare_pack(c, &q.p, matmul_pack);
         c->fuses = has_tiles(c, &q.p) ? GC_FUSE_ADD | GC_FUSE_CLIP | GC_FUSE_MAP | GC_FUSE_FLAT : 0;
@@ -487,19 +533,36 @@ static const float *matrix_at(const gc_tensor *t, int64_t at)
     return t->data != NULL ? (const float *)t->data + at : NULL;
 }
 
+static gc_status forward_batch(gc_op_call *c, const void *user, int64_t i)
+{
+    const matmul *q = user;
+    int64_t at_a, at_b;
+    batch_offsets(q, i, &at_a, &at_b);
+    return forward_product(c, &q->p, (const float *)c->in[0]->data + at_a, matrix_at(c->in[1], at_b),
+                           (float *)c->out[0]->data + i * q->p.m * q->p.n);
+}
+
 static gc_status matmul_forward(gc_op_call *c)
 {
     matmul q;
     GC_TRY(matmul_setup(c, &q));
-    const float *a = c->in[0]->data;
-    float *y = c->out[0]->data;
     if (c->packed != NULL && has_tiles(c, &q.p)) {
-        return packed_product(c, &q.p, a, NULL, y);
+        return packed_product(c, &q.p, c->in[0]->data, NULL, c->out[0]->data);
     }
-    for (int64_t i = 0; i < q.batches; i++) {
-        int64_t at_a, at_b;
-        batch_offsets(&q, i, &at_a, &at_b);
-        GC_TRY(forward_product(c, &q.p, a + at_a, matrix_at(c->in[1], at_b), y + i * q.p.m * q.p.n));
+    return each_product(c, &q, forward_batch);
+}
+
+static gc_status backward_batch(gc_op_call *c, const void *user, int64_t i)
+{
+    const matmul *q = user;
+    const float *dy = (const float *)c->grad_out[0]->data + i * q->p.m * q->p.n;
+    int64_t at_a, at_b;
+    batch_offsets(q, i, &at_a, &at_b);
+    if (c->grad_in[0]) {
+        GC_TRY(grad_a(c, &q->p, false, matrix_at(c->in[1], at_b), dy, (float *)c->grad_in[0]->data + at_a));
+    }
+    if (c->grad_in[1]) {
+        GC_TRY(grad_b(c, &q->p, false, (const float *)c->in[0]->data + at_a, dy, (float *)c->grad_in[1]->data + at_b));
     }
     return GRADCAM_OK;
 }
@@ -509,27 +572,15 @@ static gc_status matmul_backward(gc_op_call *c)
 {
     matmul q;
     GC_TRY(matmul_setup(c, &q));
-    const float *dy = c->grad_out[0]->data;
     if (c->back_packed != NULL) { /* B is constant */
-        return packed_gradient(c, &q.p, dy, c->grad_in[0]->data);
+        return packed_gradient(c, &q.p, c->grad_out[0]->data, c->grad_in[0]->data);
     }
     for (int32_t i = 0; i < 2; i++) {
         if (c->grad_in[i] && (c->adds >> i & 1u) == 0) {
             zero(c->grad_in[i]);
         }
     }
-    for (int64_t i = 0; i < q.batches; i++, dy += q.p.m * q.p.n) {
-        int64_t at_a, at_b;
-        batch_offsets(&q, i, &at_a, &at_b);
-        if (c->grad_in[0]) {
-            GC_TRY(grad_a(c, &q.p, false, matrix_at(c->in[1], at_b), dy, (float *)c->grad_in[0]->data + at_a));
-        }
-        if (c->grad_in[1]) {
-            GC_TRY(
-                grad_b(c, &q.p, false, (const float *)c->in[0]->data + at_a, dy, (float *)c->grad_in[1]->data + at_b));
-        }
-    }
-    return GRADCAM_OK;
+    return each_product(c, &q, backward_batch);
 }
 
 const gc_op gc_ops_linear[] = {

@@ -159,6 +159,16 @@ static gc_status hardmax_forward(gc_op_call *c)
 static void softmax_grad(const float *y, const float *g, float *d, int64_t n, int64_t step)
 {
     double dot = 0.0;
+    bool any = false; /* often only few rows have a gradient */
+    for (int64_t i = 0; i < n; i++) {
+        any |= g[i * step] != 0.0f;
+    }
+    if (!any) {
+        for (int64_t i = 0; i < n; i++) {
+            d[i * step] = 0.0f * y[i * step];
+        }
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
         dot += (double)y[i * step] * (double)g[i * step];
     }
@@ -178,21 +188,42 @@ static void log_softmax_grad(const float *y, const float *g, float *d, int64_t n
     }
 }
 
-static gc_status backward_rows(gc_op_call *c, void (*row)(const float *, const float *, float *, int64_t, int64_t))
-{
+typedef void (*row_grad_fn)(const float *y, const float *g, float *d, int64_t n, int64_t step);
+
+typedef struct grad_job {
     rows r;
-    GC_TRY(find_rows(c, &r));
-    if (c->grad_in[0] == NULL || r.n == 0) {
+    row_grad_fn row;
+    const float *y, *g;
+    float *d;
+} grad_job;
+
+static void grad_task(void *task, uint32_t index)
+{
+    const grad_job *j = task;
+    int64_t first = (int64_t)index * ROWS_TASK, last = first + ROWS_TASK, all = j->r.outer * j->r.inner;
+    for (int64_t k = first; k < (last < all ? last : all); k++) {
+        int64_t at = k / j->r.inner * j->r.n * j->r.inner + k % j->r.inner;
+        j->row(j->y + at, j->g + at, j->d + at, j->r.n, j->r.inner);
+    }
+}
+
+static gc_status backward_rows(gc_op_call *c, row_grad_fn row)
+{
+    grad_job j;
+    memset(&j, 0, sizeof j);
+    GC_TRY(find_rows(c, &j.r));
+    int64_t tasks = (j.r.outer * j.r.inner + ROWS_TASK - 1) / ROWS_TASK;
+    if (c->grad_in[0] == NULL || j.r.n == 0) {
         return GRADCAM_OK;
     }
-    const float *y = c->out[0]->data;
-    const float *g = c->grad_out[0]->data;
-    float *d = c->grad_in[0]->data;
-    for (int64_t k = 0; k < r.outer * r.inner; k++) {
-        int64_t at = k / r.inner * r.n * r.inner + k % r.inner;
-        row(y + at, g + at, d + at, r.n, r.inner);
+    if (tasks > UINT32_MAX) {
+        return gc_op_fail(c, GRADCAM_E_LIMIT, "too many rows");
     }
-    return GRADCAM_OK;
+    j.row = row;
+    j.y = c->out[0]->data;
+    j.g = c->grad_out[0]->data;
+    j.d = c->grad_in[0]->data;
+    return gc_parallel(c->ctx, grad_task, &j, (uint32_t)tasks);
 }
 
 static gc_status softmax_backward(gc_op_call *c)

@@ -139,3 +139,37 @@ def test_tokens(batch, seen):
         want = double(torch.from_numpy(x).double())
         for got, b in [(run.value("y"), want)] + ([(run.value(seen), values[seen])] if seen else []):
             assert np.abs(got - b.numpy()).max() <= 40 * U * 4 * b.abs().max().item()
+
+
+@pytest.mark.parametrize("live", [[], [0], [6], [2, 4], [0, 6]])
+@pytest.mark.parametrize("bad", [False, True])
+def test_rows_without_a_gradient(live, bad):
+    """Only some rows of the seed are not zero: in a product with constants, in batches of two values, in a Gemm; NaN
+    is not nothing."""
+    rng = np.random.default_rng(10)
+    x = rng.normal(size=(2, 3, 7, 16)).astype(np.float32)
+    w, v = rng.normal(size=(16, 16)).astype(np.float32), rng.normal(size=(16, 16)).astype(np.float32)
+    nodes = [("MatMul", ["x", "w"], "a", {}), ("Transpose", ["x"], "t", {"perm": [0, 1, 3, 2]}),
+             ("MatMul", ["a", "t"], "s", {}), ("Softmax", ["s"], "p", {}), ("MatMul", ["p", "x"], "o", {}),
+             ("MatMul", ["o", "v"], "y", {})]
+    seed = np.zeros(x.shape, np.float32)
+    seed[:, 1:, live] = rng.normal(size=(2, 2, len(live), 16))
+    tx = torch.from_numpy(x).double().requires_grad_()
+    a = tx @ torch.from_numpy(w).double()
+    y = torch.softmax(a @ tx.transpose(2, 3), -1) @ tx @ torch.from_numpy(v).double()
+    want = torch.autograd.grad(y, tx, torch.from_numpy(seed).double())[0].numpy()
+    onnx_model = model(nodes, {"w": w, "v": v}, 4)
+    if bad:
+        seed[0, 0, 3, 5] = np.nan
+    for threads in (1, 2):
+        _, got = both_ways(onnx_model, x, seed, threads) if not bad else (None, None)
+        if bad:
+            with gradcam.Run(gradcam.Net(onnx_model, gradcam.Context(threads=threads))) as run:
+                run.set_input("x", x)
+                run.watch("x", gradcam.WATCH_GRAD)
+                run.forward()
+                run.backward("y", seed)
+                got = run.gradient("x")
+            assert np.isnan(got[0, 0]).all() and not np.isnan(got[1]).any()
+        else:
+            assert np.abs(got - want).max() <= 64 * U * 4 * max(np.abs(want).max(), 1e-3)
