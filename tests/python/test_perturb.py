@@ -229,3 +229,52 @@ def test_targets(cnn):
     assert run.report.index == best
     seed = np.arange(5, dtype=np.float32)[None]
     close(run.perturb_scores(layer, ablate=range(12), seed=seed, negate=True)[:, 0], -(outputs @ seed[0]))
+
+
+def test_bfloat16(cnn):
+    """Other shapes round differently, but by no more than bfloat16 does; variants go together."""
+    _, x, run, layer = cnn
+    masks = np.random.default_rng(8).random((9, 20, 18), np.float32)
+    exact = run.perturb(masks=masks)
+    with gradcam.Run(run.net) as half:
+        half.set_precision("bf16")
+        half.set_input("x", x.numpy())
+        alone, together, batch = one_by_one(half, None, masks=masks)
+    assert batch == 6
+    close(alone, exact, 2 ** -5)
+    close(together, exact, 2 ** -5)
+
+
+LOOP = """<ir_version: 8, opset_import: ["" : 17]>
+net (float[N,4,6,5] x) => (float[N,4,6,5] y) <float[4,1,3,3] w = {%s}> {
+    a = Relu(x)
+    n = Constant<value = int64 {3}>()
+    b = Loop (n, "", x) <body = turn (int64 i, bool go, float[N,4,6,5] c) => (bool still, float[N,4,6,5] d) {
+        still = Identity(go)
+        e = Conv<pads = [1,1,1,1], group = 4>(c, w)
+        d = Tanh(e)
+    }>
+    f = Mul(a, b)
+    y = Conv<pads = [1,1,1,1], group = 4>(f, w)
+}"""
+
+
+@pytest.mark.parametrize("value", ["x", "a", "b", "f"])
+def test_loops(value):
+    """In front of the value, behind it, and beside it, where what they make is taken over."""
+    parser = pytest.importorskip("onnx").parser
+    rng = np.random.default_rng(9)
+    w, x = rng.standard_normal((4, 1, 3, 3)) / 3, rng.standard_normal((1, 4, 6, 5)).astype(np.float32)
+    model = parser.parse_model(LOOP % ", ".join(f"{f:.9g}" for f in w.ravel()))
+    masks = rng.random((7, 6, 5), np.float32)
+    with gradcam.Run(gradcam.Net(model.SerializeToString())) as run:
+        run.set_input("x", x)
+        alone, together, batch = one_by_one(run, value, masks=masks)
+        for i, mask in enumerate(masks):
+            with run.on_forward(value, lambda _n, a, m=mask: a * m, write=True):
+                run.forward()
+            assert np.array_equal(alone[i], run.value("y"))
+        with pytest.raises(gradcam.GradcamError, match="loop"):
+            run.perturb(run.net.nodes[run.net.producer("b")].name + "/0/e", masks=masks)
+    assert batch == 6
+    close(together, alone)
