@@ -8,9 +8,16 @@
 #include "base/status.h"
 #include "kern/conv.h"
 
-/* Weights, or pixels of a span of tiles, that stay in the second cache; work of a
-   task; pixels of a task that copies. */
-enum { STAYS_BYTES = 512 << 10, SPAN_BYTES = 384 << 10, ITEM_FLOPS = 32 << 20, COPY_PIXELS = 64 };
+/* Weights that stay in the second cache while one tile after the other reads them
+   all; the same of the weights or the pixels alone; pixels of a span beside such
+   weights; work of a task; pixels of a task that copies. */
+enum {
+    STAYS_BYTES = 512 << 10,
+    ALONE_BYTES = 1280 << 10,
+    SPAN_BYTES = 384 << 10,
+    ITEM_FLOPS = 32 << 20,
+    COPY_PIXELS = 64
+};
 
 typedef struct half_conv {
     const gc_gather *g;
@@ -368,8 +375,8 @@ static gc_status run_items(const gc_ctx *ctx, half_conv *d)
         d->tiles_item = max64(1, min64(d->tiles, ITEM_FLOPS / max64(1, flops)));
     } else { /* all panels of a span of places, then the next span */
         int64_t bytes = (d->flat ? d->width * d->pixel : reach(&g->dim[0]) * d->plane) * (int64_t)sizeof(gc_bf16);
-        int64_t most = (bytes + SPAN_BYTES - 1) / SPAN_BYTES;
-        d->tiles_item = max64(1, d->tiles / max64(1, most));
+        int64_t span = bytes > ALONE_BYTES && weights <= ALONE_BYTES ? SPAN_BYTES : ALONE_BYTES;
+        d->tiles_item = max64(1, d->tiles / ((bytes + span - 1) / span));
     }
     d->items_panel = (d->tiles + d->tiles_item - 1) / d->tiles_item;
     fill_segments(d);

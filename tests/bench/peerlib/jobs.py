@@ -20,21 +20,28 @@ import numpy as np
 from . import perturb
 from .case import SIZE, TOKENS, library, torchvision_models
 
-OURS = "libgradcam"
+OURS, OURS_HALF = "libgradcam", "libgradcam bfloat16"
 EPSILON = 1e-12  # a map that is zero everywhere stays zero
 
 # ---- libgradcam, through ctypes ----
 
 
-def our_run(case):
+def our_run(case, precision="f32"):
+    """bf16: an error where the machine has no instructions for it."""
     gradcam = library()
     run = gradcam.Run(gradcam.Net(case.path("net.onnx"), gradcam.Context(threads=case.threads)))
     run.set_input(None, case.x)
+    run.set_precision(precision)
     return run
 
 
-def our_predict(case):
-    run = our_run(case)
+def in_half(job):
+    """The same job in bfloat16."""
+    return lambda case: job(case, "bf16")
+
+
+def our_predict(case, precision="f32"):
+    run = our_run(case, precision)
 
     def predict():
         run.forward()
@@ -43,8 +50,8 @@ def our_predict(case):
     return predict
 
 
-def our_gradcam(case):
-    gradcam, run, layer = library(), our_run(case), case.layer
+def our_gradcam(case, precision="f32"):
+    gradcam, run, layer = library(), our_run(case, precision), case.layer
     full = np.empty((case.batch, SIZE, SIZE), np.float32)
     if case.net in TOKENS:
         return our_token_gradcam(case, run, layer)
@@ -74,8 +81,8 @@ def our_token_gradcam(case, run, layer):
     return explain
 
 
-def our_guided(case):
-    return our_run(case).guided_backprop
+def our_guided(case, precision="f32"):
+    return our_run(case, precision).guided_backprop
 
 
 def feature_layers(run):
@@ -302,12 +309,12 @@ def pytorch_grad_cam_guided(case):
 # ---- by kind and by whom ----
 
 JOBS = {
-    "predict": {OURS: our_predict, "onnxruntime": onnxruntime_predict, "OpenVINO float32": openvino_float32_predict,
+    "predict": {OURS: our_predict, OURS_HALF: in_half(our_predict), "onnxruntime": onnxruntime_predict, "OpenVINO float32": openvino_float32_predict,
                 "OpenVINO default": openvino_predict, "ncnn": ncnn_predict, "PyTorch eager": torch_predict,
                 "PyTorch compiled": compiled_predict},
-    "gradcam": {OURS: our_gradcam, "PyTorch autograd": autograd_gradcam, "captum": captum_gradcam,
+    "gradcam": {OURS: our_gradcam, OURS_HALF: in_half(our_gradcam), "PyTorch autograd": autograd_gradcam, "captum": captum_gradcam,
                 "torchcam": torchcam_gradcam, "pytorch-grad-cam": pytorch_grad_cam_gradcam},
-    "guided": {OURS: our_guided, "PyTorch autograd": autograd_guided, "captum": captum_guided,
+    "guided": {OURS: our_guided, OURS_HALF: in_half(our_guided), "PyTorch autograd": autograd_guided, "captum": captum_guided,
                "pytorch-grad-cam": pytorch_grad_cam_guided},
     "sweep": {OURS: our_sweep},
     "masked": {OURS: perturb.our_masked, "pytorch-grad-cam": perturb.pytorch_grad_cam_masked},
