@@ -8,11 +8,12 @@
 #include "base/status.h"
 #include "kern/conv.h"
 
-/* Weights that stay in the second cache while one tile after the other reads them
-   all; the same of the weights or the pixels alone; pixels of a span beside such
+/* Weights, or a batch of their panels, that stay in the second cache while one tile
+   after the other reads them; the same of the weights or the pixels alone; pixels of a span beside such
    weights; work of a task; pixels of a task that copies. */
 enum {
     STAYS_BYTES = 512 << 10,
+    BATCH_BYTES = 256 << 10,
     ALONE_BYTES = 1280 << 10,
     SPAN_BYTES = 384 << 10,
     ITEM_FLOPS = 32 << 20,
@@ -30,8 +31,9 @@ typedef struct half_conv {
     int64_t *segments;
     const gc_bf16 *packed;
     int64_t panels, panel_halves, group_halves;
-    int64_t tiles_item, items_panel;
-    int32_t flat, panels_inner;
+    int64_t tiles_item, spans;    /* of the tiles */
+    int64_t panels_item, batches; /* of the panels */
+    int32_t flat;
     const gc_epilogue *epi;
     void *out;
     const void *source; /* for the copy */
@@ -291,14 +293,16 @@ static void aim_panel(const half_conv *d, gc_half_tile *t, int64_t group, int64_
     }
 }
 
-/* Tile `index` of `count` fetches its share of the next panel, which comes from far. */
-static void look_ahead(const half_conv *d, gc_half_tile *t, int64_t index, int64_t count)
+/* Tile `index` of `count` fetches its share of the next batch of panels, which comes
+   from far. */
+static void look_ahead(const half_conv *d, gc_half_tile *t, const gc_bf16 *next, int64_t index, int64_t count)
 {
-    int64_t steps = d->n_segments * gc_half_steps(d->length), lines = d->panel_halves * (int64_t)sizeof(gc_bf16) / 64;
+    int64_t steps = d->n_segments * gc_half_steps(d->length);
+    int64_t lines = d->panels_item * d->panel_halves * (int64_t)sizeof(gc_bf16) / 64;
     t->ahead_lines = 0;
-    if (!d->panels_inner && index * steps < lines) {
+    if (d->batches > 1 && index * steps < lines) {
         t->ahead_lines = (lines + steps * count - 1) / (steps * count);
-        t->ahead = (const char *)(t->b + d->panel_halves) + 64 * index * steps * t->ahead_lines;
+        t->ahead = (const char *)next + 64 * index * steps * t->ahead_lines;
     }
 }
 
@@ -314,20 +318,31 @@ static void run_tile(const half_conv *d, gc_half_tile *t, gc_half_state *state, 
     d->g->half->tile(t, state);
 }
 
+static void run_batch(const half_conv *d, gc_half_tile *t, int64_t group, int64_t span, int64_t batch)
+{
+    int64_t begin = span * d->tiles_item, end = min64(d->tiles, begin + d->tiles_item);
+    int64_t first = batch * d->panels_item, last = min64(d->panels, first + d->panels_item);
+    const gc_bf16 *next = d->packed + group * d->group_halves + last * d->panel_halves;
+    gc_half_state state;
+    memset(&state, 0, sizeof state);
+    for (int64_t tile = begin; tile < end; tile++) {
+        for (int64_t panel = first; panel < last; panel++) {
+            aim_panel(d, t, group, panel);
+            look_ahead(d, t, next, (tile - begin) * (last - first) + panel - first, (end - begin) * (last - first));
+            run_tile(d, t, &state, group, panel, tile);
+        }
+    }
+    d->g->half->end(&state);
+}
+
+/* A batch of panels with a span of tiles: neighbouring items share the span. */
 static void item_task(void *task, uint32_t index)
 {
     const half_conv *d = task;
     const gc_gather *g = d->g;
-    int64_t spans = d->items_panel, group_items = spans * (d->panels_inner ? 1 : d->panels);
-    int64_t group = index / group_items, rest = index % group_items;
-    int64_t span = d->panels_inner ? rest : rest / d->panels;
-    int64_t begin = span * d->tiles_item, end = min64(d->tiles, begin + d->tiles_item);
-    int64_t first = d->panels_inner ? 0 : rest % d->panels, last = d->panels_inner ? d->panels : first + 1;
-    int64_t unit = d->panels_inner ? 1 : end - begin;
+    int64_t rest = index % (d->spans * d->batches);
     gc_half_tile t;
-    gc_half_state state;
     memset(&t, 0, sizeof t);
-    memset(&state, 0, sizeof state);
     t.a_step = d->pixel * g->dim[2].stride;
     t.c_step = g->out_pixel * (d->flat ? 1 : g->dim[2].out_step);
     t.segments = d->segments;
@@ -339,16 +354,7 @@ static void item_task(void *task, uint32_t index)
     t.residual_half = g->residual_half;
     t.epi = *d->epi;
     t.kern = g->kern;
-    for (int64_t at = begin; at < end; at += unit) {
-        for (int64_t panel = first; panel < last; panel++) {
-            aim_panel(d, &t, group, panel);
-            for (int64_t tile = at; tile < at + unit; tile++) {
-                look_ahead(d, &t, tile - at, unit);
-                run_tile(d, &t, &state, group, panel, tile);
-            }
-        }
-    }
-    g->half->end(&state);
+    run_batch(d, &t, index / (d->spans * d->batches), rest / d->batches, rest % d->batches);
 }
 
 static void fill_segments(half_conv *d)
@@ -369,8 +375,10 @@ static gc_status run_items(const gc_ctx *ctx, half_conv *d)
     int64_t depth = column_halves(g), weights = depth * group_columns(g) * (int64_t)sizeof(gc_bf16);
     d->parts_line = (d->width + GC_HALF_ROWS - 1) / GC_HALF_ROWS;
     d->tiles = (d->parts_line * d->lines + 1) / 2;
-    d->panels_inner = weights <= STAYS_BYTES;
-    if (d->panels_inner) {
+    int64_t panel = d->panel_halves * (int64_t)sizeof(gc_bf16);
+    d->panels_item = weights <= STAYS_BYTES ? d->panels : max64(1, min64(d->panels, BATCH_BYTES / panel));
+    d->batches = (d->panels + d->panels_item - 1) / d->panels_item;
+    if (d->batches == 1) {
         int64_t flops = 2 * depth * g->out_c * GC_HALF_PARTS * GC_HALF_ROWS;
         d->tiles_item = max64(1, min64(d->tiles, ITEM_FLOPS / max64(1, flops)));
     } else { /* all panels of a span of places, then the next span */
@@ -378,10 +386,9 @@ static gc_status run_items(const gc_ctx *ctx, half_conv *d)
         int64_t span = bytes > ALONE_BYTES && weights <= ALONE_BYTES ? SPAN_BYTES : ALONE_BYTES;
         d->tiles_item = max64(1, d->tiles / ((bytes + span - 1) / span));
     }
-    d->items_panel = (d->tiles + d->tiles_item - 1) / d->tiles_item;
+    d->spans = (d->tiles + d->tiles_item - 1) / d->tiles_item;
     fill_segments(d);
-    int64_t items = g->groups * d->items_panel * (d->panels_inner ? 1 : d->panels);
-    return gc_parallel(ctx, item_task, d, (uint32_t)items);
+    return gc_parallel(ctx, item_task, d, (uint32_t)(g->groups * d->spans * d->batches));
 }
 
 /* The places of an image are one line. */

@@ -11,7 +11,7 @@ import sys
 import time
 
 from .case import RELU_NETS, differs
-from .jobs import JOBS, OURS
+from .jobs import JOBS, OURS, OURS_HALF
 
 PAUSE = 0.05  # s before a turn: idle worker threads of the job before spin for a while
 TURN = 0.1    # s of timed calls in a turn, one call at least
@@ -23,7 +23,7 @@ REFERENCE = {"gradcam": "PyTorch autograd", "guided": "PyTorch autograd", "maske
 def chosen(net, patterns):
     """(kind, who) of the jobs that make sense for a network and match a pattern ("gradcam", "ncnn", "guided/captum")."""
     pairs = [(kind, who) for kind, row in JOBS.items() for who in row
-             if kind != "guided" or net in RELU_NETS or who == OURS]
+             if kind != "guided" or net in RELU_NETS or who in (OURS, OURS_HALF)]
     return [(kind, who) for kind, who in pairs
             if not patterns or any(p in (kind, who, f"{kind}/{who}") for p in patterns)]
 
