@@ -74,7 +74,7 @@ typedef struct plane {
 } plane;
 
 /* Columns that are resized at once, and sums that advance side by side. */
-enum { COLUMNS = 256, LANES = 16 };
+enum { COLUMNS = 256, LANES = 256 };
 
 /* What columns x .. x + n of the result read: element low, and that at next
    with the weight. */
@@ -196,7 +196,8 @@ static bool dense(const gc_tensor_desc *d)
     return true;
 }
 
-/* The smallest and the largest number; NaN is neither. */
+/* The smallest and the largest number; NaN is neither.  So many lanes that the loop
+   over them stays a loop, of vectors. */
 static void range_of(const float *v, int64_t n, float *low, float *high)
 {
     float least[LANES], most[LANES];
@@ -207,8 +208,9 @@ static void range_of(const float *v, int64_t n, float *low, float *high)
     }
     for (; i + LANES <= n; i += LANES) {
         for (int32_t k = 0; k < LANES; k++) {
-            least[k] = v[i + k] < least[k] ? v[i + k] : least[k];
-            most[k] = v[i + k] > most[k] ? v[i + k] : most[k];
+            float x = v[i + k], low_k = least[k], high_k = most[k];
+            least[k] = x < low_k ? x : low_k;
+            most[k] = x > high_k ? x : high_k;
         }
     }
     *low = INFINITY;
