@@ -208,9 +208,10 @@ typedef struct gc_tensor_desc {
        d.shape[0] = 1, d.shape[1] = 3, d.shape[2] = d.shape[3] = 224;
        gc_tensor_create(ctx, &d, &image, &err);                            */
 GRADCAM_API gc_status gc_tensor_create(gc_ctx *ctx, const gc_tensor_desc *desc, gc_tensor **out, gc_error *err);
-/* Fills *desc, always with explicit strides, in elements; `data` is the tensor's
-   own memory, valid as long as the tensor; `release` and `user` are NULL.  Only
-   a NULL argument is an error, GRADCAM_E_INVALID. */
+/* Fills *desc, which need not be prepared: struct_size is set, not read, and the fields
+   above are all that this function will ever write.  Strides are explicit, in
+   elements; `data` is the tensor's own memory, valid as long as the tensor; `release`
+   and `user` are NULL.  Only a NULL argument is an error, GRADCAM_E_INVALID. */
 GRADCAM_API gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc);
 /* Copies element by element, any strides on either side, with conversion of the
    type; dst keeps its own.  Errors: INVALID (a NULL), SHAPE (the shapes differ). */
@@ -663,7 +664,9 @@ GRADCAM_API gc_status gc_guided_gradcam(gc_run *run, const gc_explain_options *o
    on axis 1, that come of a convolution; only where there are none, whatever
    has the rank of one.  Deepest first, so names[0] is the layer that is taken when
    options->layer is NULL.  Writes up to `capacity` names, which live as long as
-   the network, and the number of all to *count.  Prepares the run. */
+   the network, and the number of all to *count; with capacity 0, where names may be
+   NULL, it counts.  Prepares the run.  That there is none is no error.  Errors: INVALID
+   (a NULL), NOT_FOUND (the target's output), and those of gc_run_prepare. */
 GRADCAM_API gc_status gc_candidate_layers(gc_run *run, const gc_target *target, const char **names, size_t capacity,
                                           size_t *count, gc_error *err);
 

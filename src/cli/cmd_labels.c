@@ -125,5 +125,7 @@ int cli_labels_target(const struct cli_labels *labels, const char *text, int64_t
             *index = (int64_t)i;
             return CLI_OK;
         }
-    return cli_fail(labels->count ? "--target %s: no such label" : "--target %s: names want --labels FILE", text);
+    return cli_fail(labels->count ? "--target %s: no such label"
+                                  : "--target %s: wants the number of a class, from 0 on, or --labels FILE for names",
+                    text);
 }

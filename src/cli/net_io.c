@@ -43,15 +43,18 @@ int cli_net_open(struct cli_net *cn, const struct cli_args *args)
     if (args->precision && strcmp(args->precision, "f32") != 0 && strcmp(args->precision, "bf16") != 0)
         return cli_usage("--precision %s: wants f32 or bf16", args->precision);
     gc_status st = gc_ctx_create(&options, &cn->ctx, &err);
+    if (st)
+        return cli_net_refuse(st == GRADCAM_E_NOT_FOUND ? "--kernels" : NULL, st, &err);
     load.weights = GRADCAM_WEIGHTS_ON_DEMAND;
-    if (!st)
-        st = gc_net_load_file(cn->ctx, cn->path, &load, &cn->net, &err);
+    st = gc_net_load_file(cn->ctx, cn->path, &load, &cn->net, &err);
     if (!st)
         st = gc_run_create(cn->net, &cn->run, &err);
-    if (!st && args->precision && strcmp(args->precision, "bf16") == 0)
-        st = gc_run_set_precision(cn->run, GRADCAM_BF16, &err);
     if (st)
         return cli_net_refuse(cn->path, st, &err);
+    if (args->precision && strcmp(args->precision, "bf16") == 0)
+        st = gc_run_set_precision(cn->run, GRADCAM_BF16, &err);
+    if (st)
+        return cli_net_refuse("--precision", st, &err);
     cn->bound = calloc((size_t)gc_net_input_count(cn->net) + 1, 1);
     return cn->bound ? CLI_OK : cli_fail_memory();
 }

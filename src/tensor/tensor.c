@@ -184,7 +184,7 @@ gc_status gc_tensor_describe(const gc_tensor *t, gc_tensor_desc *desc)
     if (t == NULL || desc == NULL) {
         return GRADCAM_E_INVALID;
     }
-    memset(desc, 0, sizeof *desc);
+    memset(desc, 0, sizeof *desc); /* as long as the struct is in its first version, see the header */
     desc->struct_size = (uint32_t)sizeof *desc;
     desc->dtype = t->dtype;
     desc->ndim = t->ndim;
