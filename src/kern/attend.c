@@ -26,11 +26,6 @@ typedef struct attend_job {
     int64_t tiles, tasks; /* of a head */
 } attend_job;
 
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
 static int64_t round_up(int64_t x, int64_t unit)
 {
     return (x + unit - 1) / unit * unit;

@@ -40,16 +40,6 @@ typedef struct direct {
     float *padded;
 } direct;
 
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
-static int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
 static int64_t reach(const gc_conv_dim *d)
 {
     return (d->places - 1) * d->stride + (d->taps - 1) * d->dilation + 1;

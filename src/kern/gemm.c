@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "base/status.h"
 #include "kern/blas.h"
 #include "kern/kern.h"
@@ -28,11 +29,6 @@ typedef struct gemm_job {
     int32_t add;          /* 0: overwrite C */
     int32_t columns;      /* of a task, where there are few rows */
 } gemm_job;
-
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
 
 static int64_t ceil_div(int64_t x, int64_t y)
 {

@@ -31,11 +31,6 @@ typedef struct wino {
     int32_t reserved0;
 } wino;
 
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
 static int64_t ceil_div(int64_t x, int64_t y)
 {
     return (x + y - 1) / y;

@@ -6,11 +6,6 @@
 
 #include "base/size.h"
 
-static int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
 /* ---- shapes ---- */
 
 static gc_status check_operands(gc_op_call *c)

@@ -30,16 +30,6 @@ typedef struct box {
     int64_t lo[3], hi[3];
 } box;
 
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
-static int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
 /* x / y rounded up, at least 0. */
 static int64_t ceil_div(int64_t x, int64_t y)
 {

@@ -6,11 +6,6 @@
 #include "base/size.h"
 #include "ops/conv.h"
 
-static int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
 static int64_t gcd64(int64_t x, int64_t y)
 {
     return y == 0 ? x : gcd64(y, x % y);

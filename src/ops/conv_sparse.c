@@ -4,6 +4,7 @@
    the other channels are dead. */
 #include <string.h>
 
+#include "base/size.h"
 #include "base/status.h"
 #include "ops/conv.h"
 
@@ -15,11 +16,6 @@ typedef struct sparse_job {
     float *dx;
     int64_t rows;
 } sparse_job;
-
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
 
 /* How many of n numbers, at most INT32_MAX, are not zero. */
 static int32_t count_live(const float *x, int64_t n)

@@ -36,11 +36,6 @@ typedef struct place {
     int64_t offset_at, mask_at;
 } place;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* ---- shapes ---- */
 
 static gc_status check_input(gc_op_call *c, int32_t i, int32_t ndim, const int64_t *shape)

@@ -176,11 +176,6 @@ static void point_at(const sampler *s, int64_t row, point *p)
 
 /* ---- tasks ---- */
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static void sample_task(void *task, uint32_t chunk)
 {
     const sampler *s = task;

@@ -18,11 +18,6 @@ typedef struct lp_job {
     float *out; /* forward: y; backward: dx */
 } lp_job;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The image as one line: a global window needs no more, whatever the rank. */
 static gc_status global_window(gc_op_call *c, gc_window *w)
 {

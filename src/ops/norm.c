@@ -24,11 +24,6 @@ typedef struct norm_job {
     gc_half_affine affine;
 } norm_job;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static uint32_t chunks(int64_t n, int64_t size)
 {
     return (uint32_t)((n + size - 1) / size);

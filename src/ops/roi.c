@@ -36,11 +36,6 @@ typedef struct samples {
     int64_t count;
 } samples;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* ---- attributes and shapes ---- */
 
 static gc_status read_attributes(gc_op_call *c, roi_job *j)

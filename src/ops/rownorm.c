@@ -9,11 +9,6 @@
 #include "base/size.h"
 #include "kern/copy.h"
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 gc_status gc_rows_need_float(gc_op_call *c, int32_t i)
 {
     GC_TRY(gc_op_need(c, i));

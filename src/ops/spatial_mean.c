@@ -19,11 +19,6 @@ typedef struct mean_job {
     float *partial; /* [images][blocks][channels] */
 } mean_job;
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 int64_t gc_spatial_mean_block(const gc_tensor *x)
 {
     int64_t line = x->shape[x->ndim - 1];

@@ -43,16 +43,6 @@ typedef struct lines {
     int64_t first, last;
 } lines;
 
-static int64_t min64(int64_t x, int64_t y)
-{
-    return x < y ? x : y;
-}
-
-static int64_t max64(int64_t x, int64_t y)
-{
-    return x > y ? x : y;
-}
-
 /* ---- chains ---- */
 
 static bool is_plane(const gc_gather *g)
