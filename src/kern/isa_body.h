@@ -406,14 +406,19 @@ TARGET static void depthwise(const gc_depthwise *d)
 
 /* ---- products with one vector ---- */
 
+/* By halves: a chain of sums would take longer than a short row. */
 TARGET static GC_ALWAYS_INLINE float sum_of(V x)
 {
-    float part[VL], total = 0.0f;
+    float part[VL];
     ST(part, x);
-    for (int i = 0; i < VL; i++) {
-        total += part[i];
+    GC_UNROLL(5)
+    for (int half = VL / 2; half > 0; half /= 2) {
+        GC_UNROLL(8)
+        for (int i = 0; i < half; i++) {
+            part[i] += part[i + half];
+        }
     }
-    return total;
+    return part[0];
 }
 
 /* Up to four rows at once share the loads of x. */

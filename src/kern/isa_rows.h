@@ -58,9 +58,14 @@ TARGET static GC_ALWAYS_INLINE float largest_of(int64_t n, const float *x)
             best = VMAX(LD(x + i), best);
         }
         ST(part, best);
-        for (int k = 0; k < VL; k++) {
-            top = part[k] > top ? part[k] : top;
+        GC_UNROLL(5)
+        for (int half = VL / 2; half > 0; half /= 2) {
+            GC_UNROLL(8)
+            for (int k = 0; k < half; k++) {
+                part[k] = part[k + half] > part[k] ? part[k + half] : part[k];
+            }
         }
+        top = part[0] > top ? part[0] : top;
     }
     for (; i < n; i++) {
         top = x[i] > top ? x[i] : top;
