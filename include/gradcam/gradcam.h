@@ -444,7 +444,8 @@ GRADCAM_API gc_status gc_run_set_exact(gc_run *run, int32_t exact, gc_error *err
 /* GRADCAM_F32, the default, or GRADCAM_BF16: the products of convolutions and of
    Gemm and MatMul with constant weights, forward and to their inputs' gradients,
    round both factors to bfloat16, each by at most 2^-8 of itself, and sum in
-   float32.  Whatever a host sees is float32.  docs/performance.md says what this
+   float32; values between such steps that nobody watches are stored so.  Whatever
+   a host sees is float32.  docs/performance.md says what this
    does to outputs and maps.  Only where the machine has the instructions: AMX, for which
    this call asks the operating system on behalf of the whole process, or
    AVX512-BF16; the kernels "plain" of gc_ctx_options do it anywhere, slowly.

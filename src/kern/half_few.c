@@ -6,7 +6,7 @@
 #include "kern/half.h"
 
 /* Columns of a task: whole columns lie together, or pieces of rows do. */
-enum { DOT_COLUMNS = 64, ROW_COLUMNS = 1024 };
+enum { DOT_COLUMNS = 64, ROW_COLUMNS = 2048 };
 
 typedef struct few_rows {
     const gc_half *half;

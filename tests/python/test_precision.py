@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
+import test_models
 from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bindings" / "python"))
@@ -205,3 +206,31 @@ def test_norm_and_pools(context):
     size = forward(image.abs(), w[0].abs(), factor.abs(), w[2].abs() + (w[3] * factor).abs(), w[5].abs())
     # Two products and three stored values: at most eight roundings of 2^-8 in a row.
     assert np.all(np.abs(got - want) <= 8 * 2.0**-8 * size)
+
+
+# ---- trained networks: what docs/performance.md says ----
+
+
+@pytest.mark.skipif(not (test_models.SHARED / "models").is_dir(), reason="the networks are not beside the project")
+@pytest.mark.parametrize("model", test_models.POOLING)
+def test_trained_networks(model):
+    """The class and the map of float32; the best kernels that have bfloat16, or the plain ones."""
+    x = np.ascontiguousarray(test_models.POOLING[model](), np.float32)
+    probe = gradcam.Run(gradcam.Net(test_models.SHARED / "models" / f"{model}.onnx"))
+    try:
+        probe.set_precision("bf16")
+        kernels = None
+    except gradcam.GradcamError:
+        kernels = "plain"
+    net = gradcam.Net(test_models.SHARED / "models" / f"{model}.onnx", gradcam.Context(kernels=kernels))
+    outputs, maps = [], []
+    for precision in ("f32", "bf16"):
+        with gradcam.Run(net) as run:
+            run.set_input(None, x)
+            run.set_precision(precision)
+            maps.append(run.gradcam())
+            outputs.append(run.value(net.outputs[0]))
+    exact, half = outputs
+    assert exact.argmax() == half.argmax() and not np.array_equal(exact, half)
+    assert np.abs(half - exact).max() <= 0.1 * np.abs(exact).max()
+    assert np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1] > 0.995
