@@ -232,7 +232,7 @@ TARGET static void tile(const gc_tile *t)
 
 /* ---- depthwise ---- */
 
-enum { DW_WIDTH = 4 };
+enum { DW_WIDTH = 4, DW_WIDE = 8 };
 
 TARGET static GC_ALWAYS_INLINE void depthwise_store(const gc_depthwise *d, V sum, int64_t x, int64_t c)
 {
@@ -304,11 +304,12 @@ TARGET static GC_ALWAYS_INLINE void depthwise_edge(const gc_depthwise *d, int64_
 }
 
 /* Odd numbers of taps at stride 1 without dilation: every pixel is loaded once. */
-TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64_t x, int64_t c, const int taps)
+TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64_t x, int64_t c, const int taps,
+                                                    const int count)
 {
-    V sum[DW_WIDTH];
-    GC_UNROLL(4)
-    for (int i = 0; i < DW_WIDTH; i++) {
+    V sum[DW_WIDE];
+    GC_UNROLL(8)
+    for (int i = 0; i < count; i++) {
         sum[i] = load_or_zero(d->epi.bias, c);
     }
     GC_KEEP_LOOP
@@ -323,19 +324,19 @@ TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64
         for (int k = 0; k < taps; k++) {
             wk[k] = LD(w + k * d->channels);
         }
-        GC_UNROLL(10)
-        for (int p = 0; p < taps + DW_WIDTH - 1; p++) {
+        GC_UNROLL(14)
+        for (int p = 0; p < taps + count - 1; p++) {
             V v = LD(from + p * d->pixel);
-            GC_UNROLL(4)
-            for (int i = 0; i < DW_WIDTH; i++) {
+            GC_UNROLL(8)
+            for (int i = 0; i < count; i++) {
                 if (p - i >= 0 && p - i < taps) {
                     sum[i] += v * wk[p - i];
                 }
             }
         }
     }
-    GC_UNROLL(4)
-    for (int i = 0; i < DW_WIDTH; i++) {
+    GC_UNROLL(8)
+    for (int i = 0; i < count; i++) {
         depthwise_store(d, sum[i], x + i, c);
     }
 }
@@ -344,13 +345,20 @@ TARGET static void depthwise_channels(const gc_depthwise *d, int64_t c)
 {
     int64_t x = 0;
     if (d->stride == 1 && d->dilation == 1 && (d->taps_x == 3 || d->taps_x == 5 || d->taps_x == 7)) {
+        for (; x + DW_WIDE <= d->width && d->taps_x < 7; x += DW_WIDE) {
+            if (d->taps_x == 3) {
+                depthwise_dense(d, x, c, 3, DW_WIDE);
+            } else {
+                depthwise_dense(d, x, c, 5, DW_WIDE);
+            }
+        }
         for (; x + DW_WIDTH <= d->width; x += DW_WIDTH) {
             if (d->taps_x == 3) {
-                depthwise_dense(d, x, c, 3);
+                depthwise_dense(d, x, c, 3, DW_WIDTH);
             } else if (d->taps_x == 5) {
-                depthwise_dense(d, x, c, 5);
+                depthwise_dense(d, x, c, 5, DW_WIDTH);
             } else {
-                depthwise_dense(d, x, c, 7);
+                depthwise_dense(d, x, c, 7, DW_WIDTH);
             }
         }
     }
