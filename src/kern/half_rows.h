@@ -11,7 +11,7 @@ enum { LANES = 16 };
 
 TARGET static GC_ALWAYS_INLINE __mmask16 first_lanes(int64_t n)
 {
-    return n >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << (n > 0 ? n : 0)) - 1u);
+    return (__mmask16)(n >= LANES ? 0xffffu : (1u << (n > 0 ? n : 0)) - 1u);
 }
 
 TARGET static GC_ALWAYS_INLINE __m512 widened(__m256i x)
