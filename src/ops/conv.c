@@ -238,6 +238,9 @@ bool gc_conv_pass_of(gc_op_call *c, gc_conv_pass *pass)
     }
     v.from_pixel = gc_cl_pixel(c->in[0]);
     v.to_pixel = gc_cl_pixel(c->out[0]);
+    v.in_half = gc_op_is_half(c, c->in[0]);
+    v.out_half = gc_op_is_half(c, c->out[0]);
+    v.residual_half = gc_op_is_half(c, c->fusion.residual);
     if (!gc_conv_gather(&v, &pass->gather)) {
         return false;
     }

@@ -5,8 +5,8 @@
 
 static bool may_be_half(const gc_slot *s)
 {
-    return s->value.dtype == GRADCAM_F32 && !s->constant && !s->kept && !s->active && !s->hidden && !s->unused &&
-           s->fault == 0 && s->producer >= 0 && !s->sequence;
+    return s->value.dtype == GRADCAM_F32 && !s->constant && !s->kept && !s->active && !s->unused && s->fault == 0 &&
+           s->producer >= 0 && !s->sequence;
 }
 
 /* The slot stays float32; true when that is news. */
@@ -19,12 +19,10 @@ static bool drop(gc_plan *p, int32_t slot)
     return news;
 }
 
-/* What step i may have in bfloat16: steps that gradients flow through or that run
-   in strips, nothing. */
-static uint32_t allowed(const gc_step *s, int32_t i)
+/* What a step may have in bfloat16: where gradients flow, nothing. */
+static uint32_t allowed(const gc_step *s)
 {
-    bool alone = s->op != NULL && !s->backward && s->runs_at == i && s->before < 0;
-    return alone ? s->call.half_able : 0;
+    return s->op != NULL && !s->backward ? s->call.half_able : 0;
 }
 
 static bool all_half(const gc_plan *p, const gc_step *s)
@@ -41,7 +39,7 @@ static bool all_half(const gc_plan *p, const gc_step *s)
 static bool restrict_step(gc_plan *p, int32_t i)
 {
     const gc_step *s = &p->steps[i];
-    uint32_t able = allowed(s, i);
+    uint32_t able = allowed(s);
     bool news = false, same = (able & GC_HALF_SAME) != 0 && s->result >= 0 && !all_half(p, s);
     for (int32_t k = 0; k < s->call.n_in; k++) {
         bool reads = (able & GC_HALF_SAME) != 0 || (k < GC_HALF_INPUTS && (able >> k & 1u) != 0);

@@ -22,7 +22,7 @@ enum { MOST_STAGES = 3, WINDOW_FLOATS = 96 << 10, MAP_BYTES = 512 << 10, WEIGHT_
 typedef struct stage {
     gc_conv_pass pass;
     const float *scale;        /* [images][channels]: not a convolution but a product with it */
-    int64_t in_line, out_line; /* floats from line to line; of windows where there are any */
+    int64_t in_line, out_line; /* elements from line to line; of windows where there are any */
     int64_t lines;             /* of an image of its output */
     int64_t room, window;      /* lines and first float of its window */
 } stage;
@@ -225,7 +225,8 @@ static gc_gather cut(const stage *s, lines x, lines y)
     return g;
 }
 
-/* Windows for strips of so many lines; the floats of a task, or -1. */
+/* Windows for strips of so many lines; the floats of a task, or -1.  What turns out
+   to be bfloat16 takes less than that. */
 static int64_t measure_windows(chain *c, int64_t strip)
 {
     int64_t floats = 0, work = 0, more;
@@ -242,6 +243,7 @@ static int64_t measure_windows(chain *c, int64_t strip)
         gc_gather g = cut(s, needed(s, (lines){0, s->room}), (lines){0, s->room});
         g.dim[1].pad = d->pad; /* as at the top, where there is most of it */
         g.dim[1].in = d->in;
+        g.in_half = 0;
         work = max64(work, gc_conv_scratch(&g, s->pass.method, 1));
         made = (s->room - 1) * d->stride + (d->taps - 1) * d->dilation + 1;
     }
@@ -316,8 +318,14 @@ static void scale_lines(const stage *s, int64_t image, const float *restrict in,
     }
 }
 
+/* `elements` further on, which are bfloat16 or float32. */
+static void *at(const void *p, int64_t elements, int32_t half)
+{
+    return (char *)(uintptr_t)p + elements * (half ? 2 : (int64_t)sizeof(float));
+}
+
 /* Lines y of stage i from lines x, which begin at `in`. */
-static void make_lines(const chain *c, int32_t i, int64_t image, lines x, const float *in, lines y, float *out,
+static void make_lines(const chain *c, int32_t i, int64_t image, lines x, const void *in, lines y, void *out,
                        float *scratch)
 {
     const stage *s = &c->stages[i];
@@ -328,20 +336,21 @@ static void make_lines(const chain *c, int32_t i, int64_t image, lines x, const 
     gc_gather g = cut(s, x, y);
     gc_epilogue epi = s->pass.epi;
     if (epi.residual != NULL) {
-        epi.residual += (image * s->lines + y.first) * s->out_line;
+        epi.residual = at(epi.residual, (image * s->lines + y.first) * s->out_line, g.residual_half);
     }
     gc_conv_run(&c->serial, &g, s->pass.method, in, s->pass.packed, &epi, out, scratch, 1);
 }
 
 /* Makes room for lines `want` of a window that holds lines `have`. */
-static lines slide(float *window, int64_t line, lines have, lines want)
+static lines slide(void *window, int64_t line, int32_t half, lines have, lines want)
 {
     int64_t kept = have.last - want.first;
     if (kept <= 0) {
         return (lines){want.first, want.first};
     }
     if (want.first > have.first) {
-        memmove(window, window + (want.first - have.first) * line, (size_t)(kept * line) * sizeof *window);
+        size_t bytes = (size_t)(kept * line) * (half ? 2 : sizeof(float));
+        memmove(window, at(window, (want.first - have.first) * line, half), bytes);
         have.first = want.first;
     }
     return have;
@@ -357,22 +366,24 @@ static void run_strip(const chain *c, int64_t image, lines y, lines *have, float
     for (int32_t i = 0; i < c->n; i++) {
         const stage *s = &c->stages[i];
         bool last = i + 1 == c->n;
-        float *window = scratch + s->window, *to;
+        int32_t in_half = s->pass.gather.in_half, out_half = s->pass.gather.out_half;
+        void *window = scratch + s->window, *to;
         lines make = want[i], from;
         if (last) {
-            to = s->pass.out + (image * s->lines + make.first) * s->out_line;
+            to = at(s->pass.out, (image * s->lines + make.first) * s->out_line, out_half);
         } else {
-            have[i] = slide(window, s->out_line, have[i], want[i]);
+            have[i] = slide(window, s->out_line, out_half, have[i], want[i]);
             make.first = have[i].last;
-            to = window + (make.first - have[i].first) * s->out_line;
+            to = at(window, (make.first - have[i].first) * s->out_line, out_half);
             have[i].last = max64(have[i].last, want[i].last);
         }
         if (make.first >= make.last) {
             continue;
         }
         from = needed(s, make);
-        const float *in = i == 0 ? s->pass.in + (image * s->pass.gather.dim[1].in + from.first) * s->in_line
-                                 : scratch + c->stages[i - 1].window + (from.first - have[i - 1].first) * s->in_line;
+        const void *in = i == 0 ? (const void *)s->pass.in : scratch + c->stages[i - 1].window;
+        int64_t above = i == 0 ? image * s->pass.gather.dim[1].in : -have[i - 1].first;
+        in = at(in, (above + from.first) * s->in_line, in_half);
         make_lines(c, i, image, from, in, make, to, scratch + c->conv_window);
     }
 }
