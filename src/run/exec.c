@@ -59,7 +59,7 @@ typedef struct convert_job {
 static void convert_task(void *task, uint32_t index)
 {
     const convert_job *j = task;
-    gc_tensor from = *j->from, to = *j->to;
+    gc_tensor from = gc_tensor_alias(j->from), to = gc_tensor_alias(j->to);
     int64_t size = (int64_t)gc_dtype_size(to.dtype), first = (int64_t)index * LINES;
     from.shape[2] = to.shape[2] = first + LINES < to.shape[2] ? LINES : to.shape[2] - first;
     from.data = (char *)from.data + first * from.strides[2] * (int64_t)gc_dtype_size(from.dtype);

@@ -86,7 +86,7 @@ static gc_status check_outputs(const gc_run *run, const gc_perturb_options *o, g
 
 static void store(const gc_perturb_options *o, int64_t index, const gc_tensor *output)
 {
-    gc_tensor to = *o->outputs;
+    gc_tensor to = gc_tensor_alias(o->outputs);
     to.ndim--;
     to.data = (char *)to.data + (size_t)(index * to.strides[0]) * gc_dtype_size(to.dtype);
     memmove(to.shape, to.shape + 1, (size_t)to.ndim * sizeof *to.shape);

@@ -153,7 +153,7 @@ static void blend_run(void *user, int64_t n, char *const *p, const int64_t *s)
 static gc_status write_masked(const gc_ctx *ctx, const gc_perturb_options *o, int64_t index, const gc_tensor *base,
                               gc_tensor *variant)
 {
-    gc_tensor mask = *o->masks;
+    gc_tensor mask = gc_tensor_alias(o->masks);
     mask.ndim--;
     mask.data = (float *)mask.data + index * mask.strides[0];
     for (int32_t i = 0; i < mask.ndim; i++) {
@@ -178,7 +178,7 @@ static gc_status copy(const gc_ctx *ctx, const gc_tensor *from, gc_tensor *to)
 /* One channel of a tensor. */
 static gc_tensor slice(const gc_tensor *t, int32_t axis, int64_t channel)
 {
-    gc_tensor part = *t;
+    gc_tensor part = gc_tensor_alias(t);
     part.shape[axis] = 1;
     part.data = (float *)part.data + channel * part.strides[axis];
     return part;
@@ -188,7 +188,7 @@ static gc_tensor slice(const gc_tensor *t, int32_t axis, int64_t channel)
 static gc_tensor slice_baseline(const gc_tensor *baseline, const gc_tensor *value, int32_t axis, int64_t channel)
 {
     int32_t own = axis - (value->ndim - baseline->ndim);
-    return own < 0 || baseline->shape[own] == 1 ? *baseline : slice(baseline, own, channel);
+    return own < 0 || baseline->shape[own] == 1 ? gc_tensor_alias(baseline) : slice(baseline, own, channel);
 }
 
 static gc_status write_ablated(const gc_ctx *ctx, const gc_perturb_options *o, int64_t index, const gc_tensor *base,

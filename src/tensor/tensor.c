@@ -94,6 +94,19 @@ int64_t gc_cl_pixel(const gc_tensor *t)
     return step > channels ? step : channels; /* one pixel may have any stride */
 }
 
+gc_tensor gc_tensor_alias(const gc_tensor *t)
+{
+    gc_tensor alias;
+    memset(&alias, 0, sizeof alias);
+    alias.ctx = t->ctx;
+    alias.data = t->data;
+    alias.ndim = t->ndim;
+    alias.dtype = t->dtype;
+    memcpy(alias.shape, t->shape, sizeof alias.shape);
+    memcpy(alias.strides, t->strides, sizeof alias.strides);
+    return alias;
+}
+
 bool gc_same_shape(const gc_tensor *a, const gc_tensor *b)
 {
     return a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]) == 0;

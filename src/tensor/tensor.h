@@ -55,6 +55,9 @@ bool gc_same_shape(const gc_tensor *a, const gc_tensor *b);
 enum { GC_SHAPE_TEXT = 96 };
 const char *gc_shape_text(int32_t ndim, const int64_t *shape, char text[GC_SHAPE_TEXT]);
 
+/* The same elements, borrowed, to be cut by whoever asks.  Other threads may count
+   references of t at the same time, so a tensor of the host is never copied whole. */
+gc_tensor gc_tensor_alias(const gc_tensor *t);
 /* Copies element by element between any strides and types; equal shapes. */
 void gc_tensor_convert(const gc_tensor *src, gc_tensor *dst);
 
