@@ -2,6 +2,7 @@
 /* bfloat16 products of AMX: tiles of 16 rows of 64 bytes.  0 to 3 hold the sums of
    two parts times two blocks, 4 and 5 the parts, 6 and 7 the blocks. */
 #include "base/compiler.h"
+#include "kern/half.h"
 #ifdef GC_HAVE_BF16
 #define TARGET GC_TARGET_AMX
 #include "kern/half_rows.h"

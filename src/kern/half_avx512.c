@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* bfloat16 products of AVX512-BF16. */
 #include "base/compiler.h"
+#include "kern/half.h"
 #ifdef GC_HAVE_BF16
 #define TARGET GC_TARGET_BF16
 #include "kern/half_rows.h"
