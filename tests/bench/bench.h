@@ -7,14 +7,18 @@
 
 #include "model.h"
 
-enum { BENCH_MAX_THREADS = 8 };
+enum { BENCH_MAX_LIST = 8 };
+
+typedef struct bench_list {
+    int64_t v[BENCH_MAX_LIST];
+    int n;
+} bench_list;
 
 typedef struct bench_options {
     const char *nets; /* "a,b" or NULL for all */
     const char *json; /* file or NULL */
-    int threads[BENCH_MAX_THREADS], n_threads;
+    bench_list threads, batch, size;
     double seconds; /* per network */
-    int64_t batch, size;
 } bench_options;
 
 typedef struct samples {
@@ -45,7 +49,7 @@ typedef struct job {
     samples ms;
 } job;
 
-/* One network on one number of threads. */
+/* One network at one size and batch, on one number of threads. */
 typedef struct seat {
     const model *model;
     int threads;
@@ -75,8 +79,11 @@ int seat_open(seat *s, const model *m, int threads, int64_t batch);
 int seat_round(seat *s);
 void seat_close(seat *s);
 
-void report_head(FILE *out, const bench_options *o);
+void report_head(FILE *out);
 void report_seat(FILE *out, seat *s);
+/* Time per pixel of each seat, in units of that of the first one with as many
+   threads; seats go by threads, `n_threads` of them. */
+void report_growth(FILE *out, seat *seats, int n, int n_threads);
 void report_json_head(FILE *out, const bench_options *o);
 void report_json_seat(FILE *out, seat *s, int first);
 void report_json_tail(FILE *out);

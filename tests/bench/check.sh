@@ -17,16 +17,28 @@ verdict() { # what, problem or nothing
     fi
 }
 
-"$build/bench" --nets squeezenet1_1 --threads 1,2 --seconds 0 --size 96 --json "$tmp/out.json" >"$tmp/out" 2>"$tmp/err" &&
+"$build/bench" --nets squeezenet1_1 --threads 1,2 --batch 1,2 --size 96,128 --seconds 0 --json "$tmp/out.json" >"$tmp/out" 2>"$tmp/err" &&
     bad=$(cat "$tmp/err") || bad="status $?: $(cat "$tmp/err")"
 verdict 'runs' "$bad"
 bad=
-[ "$(grep -c '"net": "squeezenet1_1"' "$tmp/out.json")" = 2 ] || bad='not one entry per number of threads'
+for batch in 1 2; do
+    for size in 96 128; do
+        for threads in 1 2; do
+            grep -q "\"net\": \"squeezenet1_1\", \"batch\": $batch, \"size\": $size, \"threads\": $threads," "$tmp/out.json" ||
+                bad="$bad no entry for batch $batch, size $size, $threads threads"
+        done
+    done
+done
 for job in forward gradcam guided sweep; do
-    [ "$(grep -c "\"$job\": {\"median_ms\": [0-9.]*, \"min_ms\": [0-9.]*, \"calls\": [1-9]" "$tmp/out.json")" = 2 ] ||
+    [ "$(grep -c "\"$job\": {\"median_ms\": [0-9.]*, \"min_ms\": [0-9.]*, \"calls\": [1-9]" "$tmp/out.json")" = 8 ] ||
         bad="$bad no times of $job"
 done
 verdict 'JSON' "$bad"
+# threads, batch, size, a figure a job; the first row of each number of threads is the unit.
+grown=$(sed -n '/time per pixel/,$p' "$tmp/out" | grep -c '^ *[12]  *[12]  *[0-9]*\( *[0-9.]*\)\{4\}$')
+units=$(sed -n '/time per pixel/,$p' "$tmp/out" | grep -c '^ *[12]  *1  *96\( *1\.00\)\{4\}$')
+[ "$grown $units" = '8 2' ] && bad= || bad="$grown rows, $units of them units"
+verdict 'growth' "$bad"
 # SqueezeNet 1.1 has 349,151,936 multiply-adds at 224x224 (1,235,496 weights).
 "$build/bench" --nets squeezenet1_1 --threads 1 --seconds 0 --json "$tmp/out.json" >"$tmp/out" 2>"$tmp/err"
 gflop=$(sed -n 's/.*"forward".*"gflop": \([0-9.]*\),.*/\1/p' "$tmp/out.json")
@@ -34,7 +46,7 @@ gflop=$(sed -n 's/.*"forward".*"gflop": \([0-9.]*\),.*/\1/p' "$tmp/out.json")
 verdict 'FLOPs' "$bad"
 grep -q "\"weight_bytes\": $((4 * 1235496))," "$tmp/out.json" && bad= || bad='not 1,235,496 of them'
 verdict 'weights' "$bad"
-for wrong in '--nets nonet' '--threads 0' '--threads 1,' '--seconds x' '--size 1' '--batch 0' '--json' '--what 1'; do
+for wrong in '--nets nonet' '--threads 0' '--threads 1,' '--seconds x' '--size 1' '--size 96,' '--batch 0' '--batch 1,,2' '--json' '--what 1'; do
     # shellcheck disable=SC2086
     "$build/bench" $wrong >"$tmp/out" 2>"$tmp/err"
     status=$?

@@ -7,7 +7,7 @@
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: bench [--nets a,b] [--threads 1,2] [--seconds S] [--batch N] [--size N] [--json FILE]\n"
+    fprintf(out, "usage: bench [--nets a,b] [--threads 1,2] [--seconds S] [--batch 1,8] [--size 224] [--json FILE]\n"
                  "\n"
                  "Times forward passes, Grad-CAM (last layer), guided backpropagation and a layer sweep\n"
                  "(Grad-CAM at all layers in one call) on networks with seeded random weights.\n"
@@ -17,37 +17,30 @@ static void usage(FILE *out)
         fprintf(out, "%s%s", i == 0 ? "" : i == 4 ? ",\n                  " : ", ", model_net_name(i));
     }
     fprintf(out, "\n"
-                 "  --threads 1,2   numbers of threads, 1 to 64\n"
+                 "  --threads 1,2   numbers of threads, 1 to 64; default 1,2\n"
                  "  --seconds S     of rounds per network, three rounds at least; default 8\n"
-                 "  --batch N       images at once; default 1\n"
-                 "  --size N        height and width of the image; default 224\n"
-                 "  --json FILE     writes the figures to FILE as well\n");
+                 "  --batch 1,8     images at once; default 1\n"
+                 "  --size 224,448  height and width of the image; default 224\n"
+                 "  --json FILE     writes the figures to FILE as well\n"
+                 "\n"
+                 "All threads, batches and sizes of a network take turns.  With several batches or sizes\n"
+                 "a table follows that shows how time grows with the number of pixels.\n");
 }
 
-static int parse_threads(const char *list, bench_options *o)
+/* "1,2,8": numbers from least to most. */
+static int parse_list(const char *text, int64_t least, int64_t most, bench_list *list)
 {
-    char *end = (char *)(size_t)list;
-    o->n_threads = 0;
+    char *end = NULL;
+    list->n = 0;
     do {
-        long n = strtol(list, &end, 10);
-        if (end == list || n < 1 || n > 64 || o->n_threads == BENCH_MAX_THREADS) {
+        long long n = strtoll(text, &end, 10);
+        if (end == text || n < least || n > most || list->n == BENCH_MAX_LIST) {
             return -1;
         }
-        o->threads[o->n_threads++] = (int)n;
-        list = end + 1;
+        list->v[list->n++] = n;
+        text = end + 1;
     } while (*end == ',');
     return *end ? -1 : 0;
-}
-
-static int parse_count(const char *text, int64_t least, int64_t most, int64_t *out)
-{
-    char *end;
-    long long n = strtoll(text, &end, 10);
-    if (end == text || *end || n < least || n > most) {
-        return -1;
-    }
-    *out = n;
-    return 0;
 }
 
 static int parse_seconds(const char *text, double *out)
@@ -97,15 +90,15 @@ static int parse_option(const char *name, const char *value, bench_options *o)
         return 0;
     }
     if (strcmp(name, "--threads") == 0) {
-        return parse_threads(value, o);
+        return parse_list(value, 1, 64, &o->threads);
     }
     if (strcmp(name, "--seconds") == 0) {
         return parse_seconds(value, &o->seconds);
     }
     if (strcmp(name, "--batch") == 0) {
-        return parse_count(value, 1, 1024, &o->batch);
+        return parse_list(value, 1, 1024, &o->batch);
     }
-    return strcmp(name, "--size") == 0 ? parse_count(value, 64, 4096, &o->size) : -1;
+    return strcmp(name, "--size") == 0 ? parse_list(value, 64, 4096, &o->size) : -1;
 }
 
 /* 0 to go on, else the exit status plus one. */
@@ -124,12 +117,19 @@ static int parse(int argc, char **argv, bench_options *o)
     return 0;
 }
 
-/* All numbers of threads take turns on one network. */
-static int race(const model *m, const bench_options *o, seat *seats)
+/* The i-th of all combinations; threads change fastest. */
+static int open_seat(seat *s, const model *models, const bench_options *o, int i)
+{
+    int threads = i % o->threads.n, batch = i / o->threads.n % o->batch.n, size = i / o->threads.n / o->batch.n;
+    return seat_open(s, &models[size], (int)o->threads.v[threads], o->batch.v[batch]);
+}
+
+/* All seats of a network take turns; how many were opened, negative after a failure. */
+static int race(const model *models, const bench_options *o, seat *seats, int n)
 {
     int rounds = 0, failed = 0, open = 0;
-    while (!failed && open < o->n_threads) {
-        failed = seat_open(&seats[open], m, o->threads[open], o->batch) != 0;
+    while (!failed && open < n) {
+        failed = open_seat(&seats[open], models, o, open) != 0;
         open++;
     }
     double end = bench_now() + o->seconds;
@@ -142,16 +142,15 @@ static int race(const model *m, const bench_options *o, seat *seats)
     return failed ? -open : open;
 }
 
-static int measure_net(const char *name, const bench_options *o, FILE *json, int *first)
+static int measure_models(const model *models, const bench_options *o, FILE *json, int *first)
 {
-    model m;
-    seat seats[BENCH_MAX_THREADS];
-    if (model_make(&m, name, o->size)) {
-        fprintf(stderr, "bench: %s: no memory\n", name);
-        model_free(&m);
+    int n = o->threads.n * o->batch.n * o->size.n;
+    seat *seats = malloc((size_t)n * sizeof *seats);
+    if (seats == NULL) {
+        fprintf(stderr, "bench: %s: no memory\n", models->name);
         return -1;
     }
-    int open = race(&m, o, seats);
+    int open = race(models, o, seats, n);
     for (int i = 0; i < open; i++) {
         report_seat(stdout, &seats[i]);
         if (json != NULL) {
@@ -159,16 +158,38 @@ static int measure_net(const char *name, const bench_options *o, FILE *json, int
             *first = 0;
         }
     }
+    if (open > o->threads.n) {
+        report_growth(stdout, seats, open, o->threads.n);
+    }
     for (int i = 0; i < abs(open); i++) {
         seat_close(&seats[i]);
     }
-    model_free(&m);
+    free(seats);
     return open > 0 ? 0 : -1;
+}
+
+static int measure_net(const char *name, const bench_options *o, FILE *json, int *first)
+{
+    model models[BENCH_MAX_LIST];
+    int made = 0, failed = 0;
+    while (!failed && made < o->size.n) {
+        failed = model_make(&models[made], name, o->size.v[made]) != 0;
+        made++;
+    }
+    if (failed) {
+        fprintf(stderr, "bench: %s: no memory\n", name);
+    } else {
+        failed = measure_models(models, o, json, first) != 0;
+    }
+    while (made > 0) {
+        model_free(&models[--made]);
+    }
+    return failed ? -1 : 0;
 }
 
 int main(int argc, char **argv)
 {
-    bench_options o = {NULL, NULL, {1, 2}, 2, 8, 1, 224};
+    bench_options o = {NULL, NULL, {{1, 2}, 2}, {{1}, 1}, {{224}, 1}, 8};
     int failed = 0, first = 1, parsed = parse(argc, argv, &o);
     FILE *json = NULL;
     if (parsed) {
@@ -178,7 +199,7 @@ int main(int argc, char **argv)
         perror(o.json);
         return 1;
     }
-    report_head(stdout, &o);
+    report_head(stdout);
     if (json != NULL) {
         report_json_head(json, &o);
     }

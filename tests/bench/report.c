@@ -71,13 +71,12 @@ static void cpu_name(char *name, size_t size)
 #define COMPILER "unknown"
 #endif
 
-void report_head(FILE *out, const bench_options *o)
+void report_head(FILE *out)
 {
     char cpu[128];
     cpu_name(cpu, sizeof cpu);
     fprintf(out, "libgradcam %s, %s, compiler %s\n", gc_version_string(), cpu, COMPILER);
-    fprintf(out, "float32, batch %d, %dx%d; %s peak measured in turn with the jobs\n", (int)o->batch, (int)o->size,
-            (int)o->size, peak_level());
+    fprintf(out, "float32; %s peak measured in turn with the jobs\n", peak_level());
     fprintf(out, "FLOPs are those of the plain formulas, 2 a multiply-add: Winograd convolution, which needs\n"
                  "fewer, may show more than the peak.  first: new network to first result.  MiB: the most that\n"
                  "the library held at once, weights included.\n");
@@ -86,8 +85,10 @@ void report_head(FILE *out, const bench_options *o)
 void report_seat(FILE *out, seat *s)
 {
     double peak = samples_median(&s->peak), forward = samples_median(&s->jobs[JOB_FORWARD].ms);
-    fprintf(out, "\n%s, %d thread%s: prepare %.1f ms, FMA peak %.0f GFLOP/s, Grad-CAM at %s, sweep of %d layers\n",
-            s->model->name, s->threads, s->threads == 1 ? "" : "s", s->prepare_ms, peak, s->layer, (int)s->n_layers);
+    fprintf(out, "\n%s, batch %d, %dx%d, %d thread%s: prepare %.1f ms, FMA peak %.0f GFLOP/s, ", s->model->name,
+            (int)s->batch, (int)s->model->size, (int)s->model->size, s->threads, s->threads == 1 ? "" : "s",
+            s->prepare_ms, peak);
+    fprintf(out, "Grad-CAM at %s, sweep of %d layers\n", s->layer, (int)s->n_layers);
     fprintf(out, "  %-8s %9s %9s %6s %6s %8s %8s %8s %9s %8s\n", "job", "median ms", "min ms", "calls", "x fwd",
             "GFLOP", "GFLOP/s", "of peak", "first ms", "MiB");
     for (int i = 0; i < JOB_COUNT; i++) {
@@ -100,14 +101,36 @@ void report_seat(FILE *out, seat *s)
     fflush(out);
 }
 
+static double pixels(const seat *s)
+{
+    return (double)s->batch * (double)s->model->size * (double)s->model->size;
+}
+
+void report_growth(FILE *out, seat *seats, int n, int n_threads)
+{
+    fprintf(out, "\n%s, time per pixel, the first row of as many threads being 1\n", seats->model->name);
+    fprintf(out, "  %7s %6s %6s", "threads", "batch", "size");
+    for (int k = 0; k < JOB_COUNT; k++) {
+        fprintf(out, " %8s", seats->jobs[k].name);
+    }
+    for (int i = 0; i < n; i++) {
+        seat *s = &seats[i], *unit = &seats[i % n_threads];
+        fprintf(out, "\n  %7d %6d %6d", s->threads, (int)s->batch, (int)s->model->size);
+        for (int k = 0; k < JOB_COUNT; k++) {
+            double grown = samples_median(&s->jobs[k].ms) / samples_median(&unit->jobs[k].ms);
+            fprintf(out, " %8.2f", grown * pixels(unit) / pixels(s));
+        }
+    }
+    fprintf(out, "\n");
+}
+
 void report_json_head(FILE *out, const bench_options *o)
 {
     char cpu[128];
     cpu_name(cpu, sizeof cpu);
     fprintf(out, "{\"version\": \"%s\", \"cpu\": \"%s\", \"compiler\": \"%s\", \"fma_level\": \"%s\", ",
             gc_version_string(), cpu, COMPILER, peak_level());
-    fprintf(out, "\"batch\": %d, \"size\": %d, \"seconds\": %g, \"results\": [", (int)o->batch, (int)o->size,
-            o->seconds);
+    fprintf(out, "\"seconds\": %g, \"results\": [", o->seconds);
 }
 
 static void json_job(FILE *out, job *j, double peak)
@@ -122,8 +145,9 @@ static void json_job(FILE *out, job *j, double peak)
 void report_json_seat(FILE *out, seat *s, int first)
 {
     double peak = samples_median(&s->peak);
-    fprintf(out, "%s\n{\"net\": \"%s\", \"threads\": %d, \"prepare_ms\": %.6g, \"weight_bytes\": %.0f, ",
-            first ? "" : ",", s->model->name, s->threads, s->prepare_ms, model_weight_bytes(s->model));
+    fprintf(out, "%s\n{\"net\": \"%s\", \"batch\": %d, \"size\": %d, \"threads\": %d, \"prepare_ms\": %.6g, ",
+            first ? "" : ",", s->model->name, (int)s->batch, (int)s->model->size, s->threads, s->prepare_ms);
+    fprintf(out, "\"weight_bytes\": %.0f, ", model_weight_bytes(s->model));
     fprintf(out, "\"layer\": \"%s\", \"sweep_layers\": %d, \"fma_gflops\": %.6g, \"jobs\": {", s->layer,
             (int)s->n_layers, peak);
     for (int i = 0; i < JOB_COUNT; i++) {
