@@ -1,33 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-#define _POSIX_C_SOURCE 200809L
 /* What was prepared stays: with options->into a method that is called again
    allocates nothing, without it only the map; and maps of layers that lie in
    memory in any order are the sums that equations 1 and 2 say. */
+#include "heap.h"
+
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "gradcam/gradcam.h"
 #include "unit.h"
 
 enum { CHANNELS = 24, SIDE = 40, CLASSES = 7, LAYERS = 4 };
-
-/* Counts calls; they come from one thread at a time. */
-static void *count_alloc(void *user, size_t size, size_t align)
-{
-    void *p = NULL;
-    ++*(long *)user;
-    return posix_memalign(&p, align, size) == 0 ? p : NULL;
-}
-
-static void count_release(void *user, void *ptr, size_t size, size_t align)
-{
-    (void)user;
-    (void)size;
-    (void)align;
-    free(ptr);
-}
 
 static gc_tensor *random_tensor(gc_ctx *ctx, int32_t ndim, const int64_t *shape, uint32_t seed)
 {
@@ -110,27 +93,11 @@ static gc_run *make_run(gc_ctx *ctx)
     return run;
 }
 
-static gc_ctx *counting(long *calls, uint32_t threads)
-{
-    gc_allocator a;
-    gc_ctx_options o;
-    gc_ctx *ctx = NULL;
-    memset(&a, 0, sizeof a);
-    memset(&o, 0, sizeof o);
-    a.user = calls;
-    a.alloc = count_alloc;
-    a.release = count_release;
-    o.allocator = &a;
-    o.n_threads = threads;
-    gc_ctx_create(&o, &ctx, NULL);
-    return ctx;
-}
-
 /* ---- nothing is allocated ---- */
 
 typedef gc_status (*method)(gc_run *run, const gc_explain_options *o, gc_tensor **map, gc_error *err);
 
-static void test_method(tally *t, gc_run *run, method explain, long *calls)
+static void test_method(tally *t, gc_run *run, method explain, const long *calls)
 {
     gc_explain_options o;
     gc_report report;
@@ -157,7 +124,7 @@ static void test_method(tally *t, gc_run *run, method explain, long *calls)
 
 static const char *const layers[LAYERS] = {"r", "a", "c", "x"};
 
-static void test_layers(tally *t, gc_run *run, long *calls)
+static void test_layers(tally *t, gc_run *run, const long *calls)
 {
     gc_tensor *maps[LAYERS] = {NULL}, *again[LAYERS] = {NULL};
     gc_explain_options o;
@@ -184,16 +151,17 @@ static void test_layers(tally *t, gc_run *run, long *calls)
 static void test_counts(tally *t, uint32_t threads)
 {
     static const method methods[4] = {gc_cam, gc_gradcam, gc_guided_backprop, gc_guided_gradcam};
-    long calls = 0;
-    gc_ctx *ctx = counting(&calls, threads);
+    heap h = {-1, 0, 0, 0, 0};
+    gc_ctx *ctx = NULL;
+    heap_ctx(&h, threads, &ctx, NULL);
     gc_run *run = make_run(ctx);
     for (int i = 0; i < 4; i++) {
-        test_method(t, run, methods[i], &calls);
+        test_method(t, run, methods[i], &h.calls);
     }
-    test_layers(t, run, &calls);
+    test_layers(t, run, &h.calls);
     gc_run_forward(run, NULL);
-    long before = calls;
-    expect(t, gc_run_forward(run, NULL) == GRADCAM_OK && calls == before, "a forward pass allocates nothing");
+    long before = h.calls;
+    expect(t, gc_run_forward(run, NULL) == GRADCAM_OK && h.calls == before, "a forward pass allocates nothing");
     gc_run_destroy(run);
     gc_ctx_unref(ctx);
 }
@@ -247,8 +215,9 @@ static double wrong_by(gc_run *run, const char *layer, const gc_explain_options 
 
 static void test_sums(tally *t)
 {
-    long calls = 0;
-    gc_ctx *ctx = counting(&calls, 2);
+    heap h = {-1, 0, 0, 0, 0};
+    gc_ctx *ctx = NULL;
+    heap_ctx(&h, 2, &ctx, NULL);
     gc_run *run = make_run(ctx);
     for (int32_t i = 0; i < 9 * LAYERS; i++) {
         gc_explain_options o;

@@ -1,41 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-#define _POSIX_C_SOURCE 200809L
 /* The public interface on a small network with known answers: builder, run,
    hooks, the four functions, and a loop in which every allocation fails. */
+#include "heap.h"
+
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "gradcam/gradcam.h"
 #include "unit.h"
-
-/* An allocator that fails from call `fail_at` on and counts live blocks. */
-typedef struct heap {
-    long calls, fail_at, live;
-} heap;
-
-static void *heap_alloc(void *user, size_t size, size_t align)
-{
-    heap *h = user;
-    void *p = NULL;
-    if (h->fail_at >= 0 && h->calls++ >= h->fail_at) {
-        return NULL;
-    }
-    if (posix_memalign(&p, align, size) == 0) {
-        h->live++;
-    }
-    return p;
-}
-
-static void heap_release(void *user, void *ptr, size_t size, size_t align)
-{
-    heap *h = user;
-    (void)size;
-    (void)align;
-    h->live--;
-    free(ptr);
-}
 
 static const float conv_weight[2 * 1 * 1 * 1] = {1.0f, -2.0f};
 static const float fc_weight[2 * 2] = {1.0f, 2.0f, 3.0f, 4.0f};
@@ -395,17 +367,9 @@ static gc_status method_and_again(gc_run *run, heap *h, int i, double *sum, gc_e
    and sums[] is filled). */
 static gc_status everything(heap *h, double *sums, gc_error *err)
 {
-    gc_allocator a;
-    gc_ctx_options co;
     gc_ctx *ctx = NULL;
     gc_run *run = NULL;
-    memset(&a, 0, sizeof a);
-    memset(&co, 0, sizeof co);
-    a.user = h;
-    a.alloc = heap_alloc;
-    a.release = heap_release;
-    co.allocator = &a;
-    gc_status s = gc_ctx_create(&co, &ctx, err);
+    gc_status s = heap_ctx(h, 0, &ctx, err);
     s = s ? s : make_run(ctx, &run, err);
     for (int i = 0; i < 4 && s == GRADCAM_OK; i++) {
         s = method_and_again(run, h, i, &sums[i], err);
@@ -417,14 +381,14 @@ static gc_status everything(heap *h, double *sums, gc_error *err)
 
 static void test_faults(tally *t)
 {
-    heap plenty = {0, -1, 0};
+    heap plenty = {-1, 0, 0, 0, 0};
     double sums[4] = {0.0, 0.0, 0.0, 0.0};
     expect(t, everything(&plenty, sums, NULL) == GRADCAM_OK && sums[1] > 0.0, "without faults");
     gc_status s = GRADCAM_E_NOMEM;
     int clean = 1;
     long n = 0;
     for (; s != GRADCAM_OK && n < 100000; n++) {
-        heap h = {0, n, 0};
+        heap h = {n, 0, 0, 0, 0};
         gc_error err;
         memset(&err, 0, sizeof err);
         s = everything(&h, sums, &err);

@@ -1,37 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#define _POSIX_C_SOURCE 200809L
 /* A model with a loop in a loop, a branch, a sequence and a scan, while every
    allocation of loading, preparing and running fails in turn. */
-#include <stdlib.h>
+#include "heap.h"
 
 #include "model_bytes.h"
-
-/* An allocator that fails from call `fail_at` on (never: -1) and counts live blocks. */
-typedef struct heap {
-    long calls, fail_at, live;
-} heap;
-
-static void *heap_alloc(void *user, size_t size, size_t align)
-{
-    heap *h = user;
-    void *p = NULL;
-    if (h->fail_at >= 0 && h->calls++ >= h->fail_at) {
-        return NULL;
-    }
-    if (posix_memalign(&p, align, size) == 0) {
-        h->live++;
-    }
-    return p;
-}
-
-static void heap_release(void *user, void *ptr, size_t size, size_t align)
-{
-    heap *h = user;
-    (void)size;
-    (void)align;
-    h->live--;
-    free(ptr);
-}
 
 /* ---- the model ---- */
 
@@ -186,19 +158,11 @@ static gc_status pass(gc_run *run, double *result, gc_error *err)
 
 static gc_status everything(heap *h, const pb *m, double *result, gc_error *err)
 {
-    gc_allocator a;
-    gc_ctx_options co;
     gc_load_options o;
     gc_ctx *ctx = NULL;
     gc_net *net = NULL;
     gc_run *run = NULL;
-    memset(&a, 0, sizeof a);
-    memset(&co, 0, sizeof co);
-    a.user = h;
-    a.alloc = heap_alloc;
-    a.release = heap_release;
-    co.allocator = &a;
-    gc_status s = gc_ctx_create(&co, &ctx, err);
+    gc_status s = heap_ctx(h, 0, &ctx, err);
     memset(&o, 0, sizeof o);
     o.max_nodes = 1000; /* damaged trip counts end soon */
     s = s ? s : gc_net_load_memory(ctx, m->bytes, m->n, &o, &net, err);
@@ -220,7 +184,7 @@ static gc_status everything(heap *h, const pb *m, double *result, gc_error *err)
 static void test_faults(tally *t)
 {
     pb m = loops();
-    heap plenty = {0, -1, 0};
+    heap plenty = {-1, 0, 0, 0, 0};
     double want = 9.0 / 16.0 * (1.0 - 20.0), got = 0.0;
     gc_error err;
     memset(&err, 0, sizeof err);
@@ -232,7 +196,7 @@ static void test_faults(tally *t)
     int clean = 1;
     long n = 0;
     for (s = GRADCAM_E_NOMEM; s != GRADCAM_OK && n < 100000; n++) {
-        heap h = {0, n, 0};
+        heap h = {n, 0, 0, 0, 0};
         got = 0.0;
         memset(&err, 0, sizeof err);
         s = everything(&h, &m, &got, &err);
@@ -247,7 +211,7 @@ static void test_faults(tally *t)
 static void test_damage(tally *t)
 {
     pb m = loops();
-    heap h = {0, -1, 0};
+    heap h = {-1, 0, 0, 0, 0};
     double got;
     int clean = 1;
     for (size_t i = 0; i < 8 * m.n; i++) {

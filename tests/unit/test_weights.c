@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "heap.h"
 #include "model_bytes.h"
 
 enum { MOST = 1 << 20, SIDE = 12 };
@@ -156,41 +157,13 @@ static void make_model(content *m, int twice)
     append(m, back.bytes, back.n);
 }
 
-/* ---- a host that counts, and readers ---- */
+/* ---- contexts and readers ---- */
 
-typedef struct count {
-    size_t now, most;
-} count;
-
-static void *count_alloc(void *user, size_t size, size_t align)
+static gc_ctx *new_ctx(uint32_t threads)
 {
-    count *c = user;
-    void *p = NULL;
-    if (posix_memalign(&p, align, size) != 0) {
-        return NULL;
-    }
-    c->now += size;
-    c->most = c->now > c->most ? c->now : c->most;
-    return p;
-}
-
-static void count_release(void *user, void *p, size_t size, size_t align)
-{
-    (void)align;
-    ((count *)user)->now -= size;
-    free(p);
-}
-
-static gc_ctx *new_ctx(count *c, uint32_t threads)
-{
-    gc_allocator allocator = {0};
     gc_ctx_options o = {0};
     gc_ctx *ctx = NULL;
-    allocator.user = c;
-    allocator.alloc = count_alloc;
-    allocator.release = count_release;
     o.n_threads = threads;
-    o.allocator = c == NULL ? NULL : &allocator;
     return gc_ctx_create(&o, &ctx, NULL) == GRADCAM_OK ? ctx : NULL;
 }
 
@@ -347,7 +320,7 @@ static void test_bits(tally *t, content *m, const char *path, const results *wan
 {
     static results got;
     for (int k = 0; k < 12; k++) {
-        gc_ctx *ctx = new_ctx(NULL, k % 2 ? 3 : 1);
+        gc_ctx *ctx = new_ctx(k % 2 ? 3 : 1);
         gc_net *net = NULL;
         memset(&got, 0, sizeof got);
         got.status = load(ctx, (enum from)(k / 4), m, path, (uint32_t)(k / 2 % 2), &net, &got.err);
@@ -366,7 +339,7 @@ static void test_alignment(tally *t, const content *m, const results *want)
     static content moved;
     static results got;
     for (size_t shift = 0; shift < 4; shift++) {
-        gc_ctx *ctx = new_ctx(NULL, 1);
+        gc_ctx *ctx = new_ctx(1);
         gc_net *net = NULL;
         gc_load_options o;
         memset(&o, 0, sizeof o);
@@ -387,18 +360,19 @@ static void test_alignment(tally *t, const content *m, const results *want)
 static size_t held(tally *t, enum from from, content *m, const char *path, uint32_t weights, size_t *most)
 {
     static results r;
-    count c = {0, 0};
-    gc_ctx *ctx = new_ctx(&c, 1);
+    heap h = {-1, 0, 0, 0, 0};
+    gc_ctx *ctx = NULL;
     gc_net *net = NULL;
+    heap_ctx(&h, 1, &ctx, NULL);
     r.status = load(ctx, from, m, path, weights, &net, &r.err);
-    *most = c.most;
+    *most = h.most;
     gc_run *run = r.status ? NULL : new_run(ctx, net, &r);
     expect(t, run != NULL && gc_run_forward(run, NULL) == GRADCAM_OK, "a forward pass under a counting allocator");
-    size_t now = c.now;
+    size_t now = h.now;
     gc_run_destroy(run);
     gc_net_unref(net);
     gc_ctx_unref(ctx);
-    expect(t, c.now == 0, "everything is released");
+    expect(t, h.now == 0, "everything is released");
     return now;
 }
 
@@ -437,7 +411,7 @@ static void test_shared(tally *t, const char *path, const results *want)
 {
     static sharer all[3];
     pthread_t threads[3];
-    gc_ctx *ctx = new_ctx(NULL, 2);
+    gc_ctx *ctx = new_ctx(2);
     gc_net *net = NULL;
     gc_error err;
     int n = load(ctx, DISK, NULL, path, GRADCAM_WEIGHTS_ON_DEMAND, &net, &err) == GRADCAM_OK ? 3 : 0, started = 0;
@@ -461,7 +435,7 @@ static void test_shared(tally *t, const char *path, const results *want)
 static void test_changed(tally *t, const content *m, const char *path, const results *want)
 {
     static results got;
-    gc_ctx *ctx = new_ctx(NULL, 1);
+    gc_ctx *ctx = new_ctx(1);
     for (int k = 0; k < 4; k++) {
         gc_net *net = NULL;
         int ok = save(m, path);
@@ -511,7 +485,7 @@ static void one_damage(tally *t, gc_ctx *ctx, content *m, uint32_t weights)
 static void test_damage(tally *t, content *m)
 {
     static content bad;
-    gc_ctx *ctx = new_ctx(NULL, 1);
+    gc_ctx *ctx = new_ctx(1);
     for (uint32_t k = 0; k < 400; k++) {
         uint32_t r = (uint32_t)((noise(k) + 1.0f) * 32768.0f);
         bad = *m;
@@ -535,7 +509,7 @@ int main(int argc, char **argv)
     static results want;
     tally t = {0, 0};
     char path[512];
-    gc_ctx *ctx = new_ctx(NULL, 1);
+    gc_ctx *ctx = new_ctx(1);
     gc_net *net = NULL;
     (void)snprintf(path, sizeof path, "%.400s/weights.onnx", argc > 1 ? argv[1] : ".");
     make_model(&m, 0);
