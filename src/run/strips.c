@@ -17,7 +17,7 @@
 
 /* Floats of all windows of a task together; a map between two stages is worth
    strips from so many bytes on; weights of a stage pass the cache once a strip. */
-enum { MOST_STAGES = 3, WINDOW_FLOATS = 96 << 10, MAP_BYTES = 512 << 10, WEIGHT_BYTES = 256 << 10, PART_LINES = 7 };
+enum { MOST_STAGES = 3, WINDOW_FLOATS = 96 << 10, MAP_BYTES = 256 << 10, WEIGHT_BYTES = 256 << 10, PART_LINES = 7 };
 
 typedef struct stage {
     gc_conv_pass pass;
@@ -25,6 +25,7 @@ typedef struct stage {
     int64_t in_line, out_line; /* elements from line to line; of windows where there are any */
     int64_t lines;             /* of an image of its output */
     int64_t room, window;      /* lines and first float of its window */
+    int32_t in_half, out_half; /* what it reads and writes is bfloat16 */
 } stage;
 
 typedef struct chain {
@@ -225,8 +226,7 @@ static gc_gather cut(const stage *s, lines x, lines y)
     return g;
 }
 
-/* Windows for strips of so many lines; the floats of a task, or -1.  What turns out
-   to be bfloat16 takes less than that. */
+/* Windows for strips of so many lines; the floats of a task, or -1. */
 static int64_t measure_windows(chain *c, int64_t strip)
 {
     int64_t floats = 0, work = 0, more;
@@ -236,14 +236,17 @@ static int64_t measure_windows(chain *c, int64_t strip)
         const gc_conv_dim *d = &s->pass.gather.dim[1];
         s->room = min64(made, s->lines);
         s->window = floats;
-        if (i + 1 < c->n && (!gc_mul_ok(s->room, s->out_line, &more) || !gc_add_ok(floats, more, &floats))) {
+        if (i + 1 < c->n && !gc_mul_ok(s->room, s->out_line, &more)) {
+            return -1;
+        }
+        if (i + 1 < c->n && !gc_add_ok(floats, s->out_half ? more / 2 + 1 : more, &floats)) {
             return -1;
         }
         floats = (floats + 15) / 16 * 16;
         gc_gather g = cut(s, needed(s, (lines){0, s->room}), (lines){0, s->room});
         g.dim[1].pad = d->pad; /* as at the top, where there is most of it */
         g.dim[1].in = d->in;
-        g.in_half = 0;
+        g.in_half = s->in_half;
         work = max64(work, gc_conv_scratch(&g, s->pass.method, 1));
         made = (s->room - 1) * d->stride + (d->taps - 1) * d->dilation + 1;
     }
@@ -270,24 +273,35 @@ static bool read_stages(gc_plan *p, gc_step *last, chain *c)
         g->in_line = g->pass.gather.dim[2].in * g->pass.gather.in_pixel;
         g->out_line = g->pass.gather.dim[2].out * g->pass.gather.out_pixel;
         g->lines = g->pass.gather.dim[1].places;
+        g->in_half = p->slots[s->in[scale == 0 ? 1 : 0]].value.dtype == GRADCAM_BF16;
+        g->out_half = p->slots[s->result].value.dtype == GRADCAM_BF16;
     }
     return true;
 }
 
-static bool measure(gc_plan *p, gc_step *last, chain *c)
+/* The chain and its windows for strips of so many lines. */
+static bool measure(gc_plan *p, gc_step *last, int64_t strip, chain *c)
 {
     if (!read_stages(p, last, c)) {
         return false;
     }
-    int64_t workers = (int64_t)gc_workers(p->ctx), count = c->stages[c->n - 1].lines, strip = 1;
+    int64_t workers = (int64_t)gc_workers(p->ctx), count = c->stages[c->n - 1].lines;
     c->images = c->stages[0].pass.gather.images;
     c->parts = max64(1, min64(count, (workers + c->images - 1) / c->images));
     c->tasks = (int32_t)min64(workers, c->images * c->parts);
-    while (strip < count && measure_windows(c, strip + 1) >= 0 && c->conv_window <= WINDOW_FLOATS) {
-        strip++;
-    }
     c->task_floats = measure_windows(c, strip);
     return c->task_floats >= 0;
+}
+
+/* The most lines whose windows stay in the cache; of a part, which may be the whole
+   image. */
+static int64_t choose_strip(chain *c)
+{
+    int64_t strip = 1, count = c->stages[c->n - 1].lines, most = (count + c->parts - 1) / c->parts;
+    while (strip < most && measure_windows(c, strip + 1) >= 0 && c->conv_window <= WINDOW_FLOATS) {
+        strip++;
+    }
+    return strip;
 }
 
 gc_status gc_strips_size(gc_plan *p, gc_step *s, gc_error *err)
@@ -297,7 +311,10 @@ gc_status gc_strips_size(gc_plan *p, gc_step *s, gc_error *err)
     if (s->before < 0) {
         return GRADCAM_OK;
     }
-    if (!measure(p, s, &c) || !gc_mul_ok(c.task_floats, c.tasks * (int64_t)sizeof(float), &bytes) ||
+    bool measured = measure(p, s, 1, &c);
+    s->strip = measured ? choose_strip(&c) : 1;
+    c.task_floats = measured ? measure_windows(&c, s->strip) : -1;
+    if (c.task_floats < 0 || !gc_mul_ok(c.task_floats, c.tasks * (int64_t)sizeof(float), &bytes) ||
         (uint64_t)bytes > SIZE_MAX / 2) {
         return gc_fail(err, GRADCAM_E_LIMIT, "%s (node \"%s\"): too large", s->call.op_name, s->call.node_name);
     }
@@ -413,7 +430,7 @@ static void strips_task(void *task, uint32_t index)
 gc_status gc_strips_run(gc_plan *p, gc_step *last)
 {
     chain c;
-    if (!measure(p, last, &c)) {
+    if (!measure(p, last, last->strip, &c)) {
         return gc_fail(last->call.err, GRADCAM_E_INTERNAL, "a chain of strips has changed");
     }
     c.scratch = last->call.work;

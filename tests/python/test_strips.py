@@ -93,6 +93,7 @@ CASES = {
     "two_first": ({"stages": (True, True, False)}, (1, 48, 40)),
     "two_last": ({"stages": (False, True, True)}, (1, 48, 40)),
     "wide_line": ({"wide": 144}, (1, 28, 300)),
+    "small": ({"wide": 384, "narrow": 64, "residual": True}, (1, 14, 14)),
 }
 
 
@@ -147,7 +148,7 @@ def test_squeeze_and_excitation(swapped, shape):
             assert np.array_equal(y, whole) and (threads > 1 or stored < most)  # every thread has windows
 
 
-@pytest.mark.parametrize("case", ["residual", "batch", "stride", "first_layer", "wide_line"])
+@pytest.mark.parametrize("case", ["residual", "batch", "stride", "first_layer", "wide_line", "small"])
 def test_strips_in_bfloat16(case):
     """Tiles of strips are other tiles than those of whole maps, with the same sums: so many threads that there would not
     be lines for all of them make whole maps.  Watched maps are not rounded on the way."""
@@ -162,7 +163,8 @@ def test_strips_in_bfloat16(case):
     for threads in (1, 2, 3):
         with gradcam.Context(threads=threads) as ctx, gradcam.Net(model, ctx) as net:
             y, stored = run(net, x, (), "bf16")
-            assert np.array_equal(y, whole) and (threads > 1 or stored < most)  # every thread has windows
+            # Every thread has windows, and the windows may hold all of small maps.
+            assert np.array_equal(y, whole) and (threads > 1 or case == "small" or stored < most)
             seen, _ = run(net, x, ["a", "b"], "bf16")
             assert 0 < np.abs(y - seen).max() < 2.0**-6 * np.abs(seen).max()
 
