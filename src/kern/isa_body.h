@@ -158,9 +158,10 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
             tile_step(sum, a, step, b, 3, rows, nv);
             b += 4 * nv * VL;
             GC_KEEP_LOOP
-            for (int64_t line = 0; line < t->ahead_lines; line++, ahead += 64) {
-                GC_PREFETCH_AHEAD(ahead);
+            for (int64_t line = 0; line < t->ahead_lines; line++) {
+                GC_PREFETCH_AHEAD(ahead + 64 * line);
             }
+            ahead += t->ahead_step;
             GC_UNROLL(8)
             for (int i = 0; i < (rows + 2) / 3; i++) {
                 a[i] += 4 * sizeof(float);

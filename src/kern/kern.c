@@ -59,12 +59,13 @@ void gc_kern_map_rows(const gc_kern *kern, const gc_epilogue *epi, int64_t rows,
     }
 }
 
+/* Evenly: a fetch holds one of few buffers until the line is there, and those that come
+   in bursts keep the tile's own loads waiting. */
 void gc_kern_look_ahead(const float *next, int64_t bytes, int64_t index, int64_t count, gc_tile *t)
 {
-    int64_t blocks = t->n_segments * (t->length / 4), lines = bytes / 64;
-    t->ahead_lines = blocks > 0 ? (lines + blocks * count - 1) / (blocks * count) : 0;
-    t->ahead = (const char *)next + 64 * index * blocks * t->ahead_lines;
-    if ((index + 1) * blocks * t->ahead_lines > lines + blocks) {
-        t->ahead_lines = 0;
-    }
+    int64_t blocks = t->n_segments * (t->length / 4), first = bytes * index / count;
+    int64_t share = bytes * (index + 1) / count - first;
+    t->ahead = (const char *)next + first;
+    t->ahead_step = blocks > 0 ? (share + blocks - 1) / blocks : 0;
+    t->ahead_lines = (t->ahead_step + 63) / 64;
 }

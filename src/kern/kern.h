@@ -37,9 +37,10 @@ typedef struct gc_tile {
     float *c;
     int64_t c_step;
     int32_t rows, cols;
-    /* What comes next: every four steps fetch ahead_lines cache lines from here. */
+    /* What comes next: every four steps fetch the ahead_lines cache lines from here and
+       go on by ahead_step bytes. */
     const char *ahead;
-    int64_t ahead_lines;
+    int64_t ahead_lines, ahead_step;
     gc_epilogue epi;
 } gc_tile;
 

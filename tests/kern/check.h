@@ -82,6 +82,8 @@ void check_copy(void);
 void check_resample(const gc_ctx *ctx);
 /* Times everything of a row. */
 void check_time(const gc_ctx *ctx);
+/* Times the convolutions of two networks, by direct sums and as chosen. */
+void check_layers(const gc_ctx *ctx, int threads);
 
 /* Winograd's matrices for m x m results, from the interpolation points. */
 typedef struct check_wino {

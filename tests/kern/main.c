@@ -3,6 +3,7 @@
    in double, in buffers between pages that cannot be touched.
      kern [--few] [--seed N] [FOLDER]   check; --few: an eighth of the cases
      kern --time                        GFLOP/s of each, and the share of the peak
+     kern --layers THREADS              the convolutions of two networks likewise
      kern --list                        the sets of kernels
    FOLDER is what tests/check.sh gives to every test; nothing is written. */
 #include "check.h"
@@ -89,17 +90,26 @@ static int list(void)
 int main(int argc, char **argv)
 {
     uint32_t seed = 1;
+    int threads = 0;
     bool timed = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--few") == 0) {
             check_few();
         } else if (strcmp(argv[i], "--time") == 0) {
             timed = true;
+        } else if (strcmp(argv[i], "--layers") == 0 && i + 1 < argc) {
+            threads = atoi(argv[++i]);
         } else if (strcmp(argv[i], "--list") == 0) {
             return list();
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = (uint32_t)strtoul(argv[++i], NULL, 10);
         }
+    }
+    if (threads > 0) {
+        gc_ctx *ctx = context(NULL, (uint32_t)threads);
+        check_layers(ctx, threads);
+        gc_ctx_unref(ctx);
+        return 0;
     }
     for (int32_t i = 0; timed && gc_kernels(i) != NULL; i++) {
         gc_ctx *ctx = context(gc_kernels(i), 1);
