@@ -28,6 +28,7 @@ typedef struct gc_gather {
     int64_t images, groups;
     int64_t in_c, out_c;         /* per group; depthwise: 1 and 1 */
     int64_t in_pixel, out_pixel; /* floats from pixel to pixel */
+    int64_t weights_step;        /* depthwise: floats from tap to tap of the packed weights; 0: groups */
     const gc_half *half;         /* products in bfloat16 where that is faster, or NULL */
     int32_t in_half, out_half,
         residual_half; /* GC_CONV_HALF, and GC_CONV_DEPTHWISE in and out at once: elements are bfloat16 */
@@ -62,6 +63,9 @@ gc_status gc_conv_pack(const gc_ctx *ctx, const gc_gather *g, gc_conv_method met
    laid out like the output.  The result does not depend on `workers`. */
 gc_status gc_conv_run(const gc_ctx *ctx, const gc_gather *g, gc_conv_method method, const float *in,
                       const float *packed, const gc_epilogue *epi, float *out, float *scratch, int32_t workers);
+/* Columns from `first` on, a multiple of gc_conv_unit, of dense packed weights without groups. */
+int64_t gc_conv_unit(const gc_gather *g, gc_conv_method method);
+const float *gc_conv_columns(const gc_gather *g, gc_conv_method method, const float *packed, int64_t first);
 /* A bias is read in whole panels. */
 int64_t gc_conv_bias_floats(const gc_gather *g);
 /* The tap of the whole kernel that is tap `t` of the gather. */
@@ -79,6 +83,7 @@ gc_status gc_wino_run(const gc_ctx *ctx, const gc_gather *g, int32_t m, const fl
 bool gc_half_fits(const gc_gather *g);
 int64_t gc_half_packed(const gc_gather *g);
 int64_t gc_half_scratch(const gc_gather *g);
+int64_t gc_half_column_floats(const gc_gather *g);
 gc_status gc_half_pack(const gc_ctx *ctx, const gc_gather *g, const gc_conv_weights *w, float *packed);
 gc_status gc_half_run(const gc_ctx *ctx, const gc_gather *g, const void *in, const float *packed,
                       const gc_epilogue *epi, void *out, float *scratch);

@@ -40,7 +40,7 @@ static void span(const depth *j, const gc_depthwise *line, int64_t x, int64_t wi
         moved[i] = line->lines[i] != NULL && hi > lo ? line->lines[i] + offset : NULL;
     }
     part.lines = moved;
-    part.weights = line->weights + lo * line->channels;
+    part.weights = line->weights + lo * line->weights_step;
     part.taps_x = (int32_t)(hi - lo);
     part.width = width;
     part.to = line->to + x * line->to_pixel;
@@ -99,7 +99,8 @@ static void line_task(void *task, uint32_t index)
     line.channels = g->groups;
     line.stride = d[2].stride;
     line.dilation = d[2].dilation;
-    line.weights_line = d[2].taps * g->groups;
+    line.weights_step = g->weights_step > 0 ? g->weights_step : g->groups;
+    line.weights_line = d[2].taps * line.weights_step;
     for (int64_t first = 0; first < lines; first += MAX_LINES) {
         bool begins = first == 0, ends = first + MAX_LINES >= lines;
         line.taps_y = (int32_t)(ends ? lines - first : MAX_LINES);

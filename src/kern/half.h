@@ -52,7 +52,7 @@ typedef struct gc_half_state {
 
 /* One line of a depthwise convolution of bfloat16 with float32 weights and sums:
    to[x * to_pixel + c] = epilogue(sum over taps (r, k) of
-       lines[r][(x * stride + k * dilation - pad) * pixel + c] * weights[(r * taps_x + k) * channels + c])
+       lines[r][(x * stride + k * dilation - pad) * pixel + c] * weights[(r * taps_x + k) * weights_step + c])
    for x < places, where pixels outside of the line and lines that are NULL count as
    zeros.  All taps of the places first_inside .. last_inside lie inside. */
 enum { GC_HALF_TAPS = 64 };
@@ -61,7 +61,7 @@ typedef struct gc_half_line {
     const float *weights;
     gc_bf16 *to;
     const void *residual; /* as `to` lies, or NULL */
-    int64_t pixel, to_pixel, channels, pixels, places;
+    int64_t pixel, to_pixel, channels, weights_step, pixels, places;
     int64_t first_inside, last_inside;
     int64_t stride, dilation, pad;
     int64_t taps_y, taps_x; /* GC_HALF_TAPS together at most */

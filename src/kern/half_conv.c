@@ -115,6 +115,11 @@ static int64_t column_halves(const gc_gather *g)
     return segment_count(g) * gc_half_steps(segment_length(g)) * gc_half_depth(segment_length(g));
 }
 
+int64_t gc_half_column_floats(const gc_gather *g)
+{
+    return column_halves(g) / 2;
+}
+
 static int64_t panel_count(const gc_gather *g)
 {
     return (g->out_c + GC_HALF_COLS - 1) / GC_HALF_COLS;

@@ -71,6 +71,7 @@ static void line_task(void *task, uint32_t index)
     line.pixel = g->in_pixel;
     line.to_pixel = g->out_pixel * d[2].out_step;
     line.channels = g->groups;
+    line.weights_step = g->weights_step > 0 ? g->weights_step : g->groups;
     line.pixels = d[2].in;
     line.places = d[2].places;
     line.stride = d[2].stride;

@@ -136,7 +136,7 @@ static float depthwise_sum(const gc_half_line *d, int64_t x, int64_t c)
         int64_t at = x * d->stride + i % d->taps_x * d->dilation - d->pad;
         const gc_bf16 *line = d->lines[i / d->taps_x];
         if (line != NULL && at >= 0 && at < d->pixels) {
-            sum += widen_one(line[at * d->pixel + c]) * d->weights[i * d->channels + c];
+            sum += widen_one(line[at * d->pixel + c]) * d->weights[i * d->weights_step + c];
         }
     }
     return sum;

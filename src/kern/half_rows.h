@@ -496,7 +496,7 @@ TARGET static void depthwise(const gc_half_line *d)
             b.bias = duo_of_floats(d->epi.bias + b.c, b.count);
         }
         for (int64_t i = 0; i < d->taps_y * d->taps_x; i++) {
-            duo w = duo_of_floats(d->weights + i * d->channels + b.c, b.count);
+            duo w = duo_of_floats(d->weights + i * d->weights_step + b.c, b.count);
             _mm512_storeu_ps(b.weights[i], w.even);
             _mm512_storeu_ps(b.weights[i] + LANES, w.odd);
         }

@@ -263,7 +263,7 @@ TARGET static GC_ALWAYS_INLINE void depthwise_pixels(const gc_depthwise *d, int6
         const float *w = d->weights + r * d->weights_line + c;
         GC_KEEP_LOOP
         for (int k = 0; k < taps; k++) {
-            V wk = LD(w + k * d->channels);
+            V wk = LD(w + k * d->weights_step);
             GC_UNROLL(4)
             for (int i = 0; i < count; i++) {
                 sum[i] += LD(from + (i * stride + k * d->dilation) * d->pixel) * wk;
@@ -294,7 +294,7 @@ TARGET static GC_ALWAYS_INLINE void depthwise_edge(const gc_depthwise *d, int64_
         for (int k = 0; k < d->taps_x; k++) {
             GC_UNROLL(4)
             for (int i = 0; i < count; i++) {
-                sum[i] += LD(from + k * d->dilation * d->pixel + i * VL) * LD(w + k * d->channels + i * VL);
+                sum[i] += LD(from + k * d->dilation * d->pixel + i * VL) * LD(w + k * d->weights_step + i * VL);
             }
         }
     }
@@ -323,7 +323,7 @@ TARGET static GC_ALWAYS_INLINE void depthwise_dense(const gc_depthwise *d, int64
         V wk[7];
         GC_UNROLL(7)
         for (int k = 0; k < taps; k++) {
-            wk[k] = LD(w + k * d->channels);
+            wk[k] = LD(w + k * d->weights_step);
         }
         GC_UNROLL(14)
         for (int p = 0; p < taps + count - 1; p++) {
@@ -381,7 +381,7 @@ TARGET static void depthwise_rest(const gc_depthwise *d, int64_t x)
             const float *from = d->lines[r];
             if (from != NULL) {
                 sum += from[(x * d->stride + k * d->dilation) * d->pixel + c] *
-                       d->weights[r * d->weights_line + k * d->channels + c];
+                       d->weights[r * d->weights_line + k * d->weights_step + c];
             }
         }
         sum += d->to[x * d->to_pixel + c];

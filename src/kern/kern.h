@@ -59,7 +59,7 @@ typedef struct gc_wino_tile {
 
 /* One line of a depthwise convolution, channels >= vl:
    to[x * to_pixel + c] = sum over taps (r, k) of
-       lines[r][(x * stride + k * dilation) * pixel + c] * weights[r * weights_line + k * channels + c]
+       lines[r][(x * stride + k * dilation) * pixel + c] * weights[r * weights_line + k * weights_step + c]
    for x < width; lines[r] is NULL where the line is padding.  The residual may
    be `to` itself. */
 typedef struct gc_depthwise {
@@ -67,7 +67,7 @@ typedef struct gc_depthwise {
     const float *weights;
     float *to;
     int64_t pixel, to_pixel, channels, width;
-    int64_t stride, dilation, weights_line;
+    int64_t stride, dilation, weights_line, weights_step;
     int32_t taps_y, taps_x;
     gc_epilogue epi;
 } gc_depthwise;

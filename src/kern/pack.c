@@ -90,6 +90,16 @@ int64_t gc_conv_packed(const gc_gather *g, gc_conv_method method)
     return fits ? n : -1;
 }
 
+int64_t gc_conv_unit(const gc_gather *g, gc_conv_method method)
+{
+    return method == GC_CONV_HALF ? GC_HALF_COLS : g->kern->nr;
+}
+
+const float *gc_conv_columns(const gc_gather *g, gc_conv_method method, const float *packed, int64_t first)
+{
+    return packed + first * (method == GC_CONV_HALF ? gc_half_column_floats(g) : taps_of(g) * g->in_c);
+}
+
 int64_t gc_conv_scratch(const gc_gather *g, gc_conv_method method, int32_t workers)
 {
     return is_wino(method)               ? gc_wino_scratch(g, wino_m(method), workers)

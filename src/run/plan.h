@@ -78,7 +78,8 @@ typedef struct gc_step {
     int32_t residual, bias;         /* slots it adds on the way, or -1 */
     int32_t runs_at;                /* the step with which it runs: itself, but see run/strips.h */
     int32_t before;                 /* the step before it in a chain of strips, or -1 */
-    int64_t strip;                  /* lines at a time of the chain that it ends */
+    int32_t by_columns;             /* that chain is one of run/columns.h */
+    int64_t strip;                  /* lines at a time of a chain of strips that it ends */
 } gc_step;
 
 #define GC_MAX_FAULTS 8

@@ -13,6 +13,7 @@
 
 #include "base/size.h"
 #include "ops/conv.h"
+#include "run/columns.h"
 #include "run/fuse.h"
 
 /* Floats of all windows of a task together; a map between two stages is worth
@@ -158,20 +159,26 @@ static bool enough_lines(const gc_plan *p, const gc_gather *last)
    the next where that is all there is. */
 static void find_chain(gc_plan *p, int32_t first)
 {
-    gc_conv_pass a, b;
+    gc_conv_pass a, b, c;
     if (!may_join(&p->steps[first], &a) || p->steps[first].residual >= 0) {
         return;
     }
     bool deep = a.method == GC_CONV_DEPTHWISE;
     bool begins = deep || (is_dense(&a) && light(&a.gather, WEIGHT_BYTES));
-    int32_t second = begins ? next_stage(p, first, &b) : -1;
-    if (second < 0 || !is_large(p, p->steps[first].result) || !enough_lines(p, &b.gather) ||
-        (deep ? !is_narrow(&b, WEIGHT_BYTES) : b.method != GC_CONV_DEPTHWISE)) {
+    int32_t second = deep || is_dense(&a) ? next_stage(p, first, &b) : -1;
+    if (second < 0) {
         return;
     }
-    link_steps(p, first, second);
-    int32_t third = deep || p->steps[second].residual >= 0 ? -1 : next_stage(p, second, &a);
-    if (third >= 0 && is_narrow(&a, WEIGHT_BYTES)) {
+    bool fits = begins && is_large(p, p->steps[first].result) && enough_lines(p, &b.gather) &&
+                (deep ? is_narrow(&b, WEIGHT_BYTES) : b.method == GC_CONV_DEPTHWISE);
+    int32_t third = deep || !fits || p->steps[second].residual >= 0 ? -1 : next_stage(p, second, &c);
+    third = third >= 0 && is_narrow(&c, WEIGHT_BYTES) ? third : -1;
+    bool by_columns = !deep && third < 0 && p->steps[second].residual < 0 && gc_columns_fit(&a, &b);
+    if (fits || by_columns) {
+        link_steps(p, first, second);
+        p->steps[second].by_columns = by_columns;
+    }
+    if (third >= 0) {
         link_steps(p, second, third);
     }
 }
@@ -194,6 +201,7 @@ void gc_plan_strips(gc_plan *p)
     for (int32_t i = 0; i < p->n_steps; i++) {
         p->steps[i].runs_at = i;
         p->steps[i].before = -1;
+        p->steps[i].by_columns = 0;
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         find_chain(p, i);
@@ -308,8 +316,8 @@ gc_status gc_strips_size(gc_plan *p, gc_step *s, gc_error *err)
 {
     chain c;
     int64_t bytes;
-    if (s->before < 0) {
-        return GRADCAM_OK;
+    if (s->before < 0 || s->by_columns) {
+        return s->before < 0 ? GRADCAM_OK : gc_columns_size(p, s, err);
     }
     bool measured = measure(p, s, 1, &c);
     s->strip = measured ? choose_strip(&c) : 1;
@@ -430,6 +438,9 @@ static void strips_task(void *task, uint32_t index)
 gc_status gc_strips_run(gc_plan *p, gc_step *last)
 {
     chain c;
+    if (last->by_columns) {
+        return gc_columns_run(p, last);
+    }
     if (!measure(p, last, last->strip, &c)) {
         return gc_fail(last->call.err, GRADCAM_E_INTERNAL, "a chain of strips has changed");
     }

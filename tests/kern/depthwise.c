@@ -15,7 +15,7 @@ static double expected(const gc_depthwise *d, const gc_epilogue *epi, int64_t x,
     for (int32_t r = 0; r < d->taps_y; r++) {
         for (int32_t k = 0; k < d->taps_x && d->lines[r] != NULL; k++) {
             double term = (double)d->lines[r][(x * d->stride + k * d->dilation) * d->pixel + c] *
-                          (double)d->weights[r * d->weights_line + k * d->channels + c];
+                          (double)d->weights[r * d->weights_line + k * d->weights_step + c];
             sum += term;
             *size += fabs(term);
         }
@@ -36,7 +36,8 @@ static void choose(const gc_kern *k, gc_depthwise *d)
     bool dense = check_chance(2);
     d->stride = dense ? 1 : check_between(1, 3);
     d->dilation = dense ? 1 : check_between(1, 3);
-    d->weights_line = d->taps_x * d->channels + check_between(0, 9);
+    d->weights_step = d->channels + check_between(0, 9);
+    d->weights_line = d->taps_x * d->weights_step + check_between(0, 9);
 }
 
 static void one(const gc_kern *k)
@@ -55,7 +56,7 @@ static void one(const gc_kern *k)
                                              d.channels);
     }
     d.lines = lines;
-    d.weights = check_random_buffer((d.taps_y - 1) * d.weights_line + d.taps_x * d.channels);
+    d.weights = check_random_buffer((d.taps_y - 1) * d.weights_line + (d.taps_x - 1) * d.weights_step + d.channels);
     int64_t floats = (d.width - 1) * d.to_pixel + d.channels;
     d.to = check_marked_buffer(floats);
     /* Kernels of many lines are summed in parts: the residual is the result. */

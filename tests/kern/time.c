@@ -164,6 +164,7 @@ static void time_depthwise(job *j, int32_t taps, int64_t stride, double peak)
     d->stride = stride;
     d->dilation = 1;
     d->taps_x = d->taps_y = taps;
+    d->weights_step = 64;
     d->weights_line = taps * 64;
     snprintf(name, sizeof name, "depthwise %dx%d/%d", (int)taps, (int)taps, (int)stride);
     report(name, call_depthwise, j, 2.0 * 64.0 * 16.0 * taps * taps, 0.0, peak);

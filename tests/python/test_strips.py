@@ -169,6 +169,40 @@ def test_strips_in_bfloat16(case):
             assert 0 < np.abs(y - seen).max() < 2.0**-6 * np.abs(seen).max()
 
 
+SMALL = {
+    "project": ({"wide": 960, "narrow": 160}, (1, 7, 7)),
+    "five": ({"kernel": 5, "wide": 480, "narrow": 80, "act": "Silu", "stages": (True, True, False)}, (2, 14, 13)),
+    "stride": ({"kernel": 5, "stride": 2, "wide": 144, "narrow": 24, "stages": (True, True, False)}, (1, 27, 29)),
+    "dilated": ({"dilation": 2, "wide": 112, "narrow": 18, "act": "Tanh", "stages": (True, True, False)}, (3, 9, 8)),
+    "odd_rest": ({"wide": 100, "narrow": 16, "stages": (True, True, False)}, (1, 12, 12)),
+}
+
+
+@pytest.mark.parametrize("precision", [None, "bf16"])
+@pytest.mark.parametrize("case", SMALL)
+def test_small_maps_by_columns(case, precision):
+    """A block of channels at a time through both convolutions: the bits of the steps one by one, which have `a` seen."""
+    options, shape = SMALL[case]
+    options = {"head": (1, 1, 0), **options}
+    model, channels, weights = chain(**options)
+    x = np.random.default_rng(6).normal(size=(shape[0], channels, *shape[1:])).astype(np.float32)
+    tx = torch.from_numpy(x).double()
+    expected = by_torch(tx, {k: v.double() for k, v in weights.items()}, **options).numpy()
+    whole = None
+    for threads in (1, 2, 3, 4, 64):
+        with gradcam.Context(threads=threads) as ctx, gradcam.Net(model, ctx) as net:
+            try:
+                y, _ = run(net, x, (), precision)
+                seen, _ = run(net, x, ["a"], precision)
+            except gradcam.GradcamError as refused:
+                pytest.skip(str(refused))
+            whole = y if whole is None else whole
+            assert np.array_equal(y, whole), threads
+            bound = 3e-6 if precision is None else 2.0**-6
+            assert np.abs(y - expected).max() < bound * np.abs(expected).max()
+            assert precision is not None or np.array_equal(y, seen)
+
+
 def test_a_gradient_or_a_second_reader_keeps_the_maps():
     model, channels, _ = chain()
     x = np.random.default_rng(6).normal(size=(1, channels, 48, 40)).astype(np.float32)
