@@ -224,7 +224,7 @@ static bool in_blocks(const gc_op_call *c, const attention *a)
     gc_attend job;
     describe(a, &job);
     return a->cap == 0.0f && !c->exact && !(c->n_out > AT_SCORES && c->out[AT_SCORES] != NULL) &&
-           c->out[AT_Y] != NULL && a->q_len > FEW_ROWS && a->scores > 0 && a->v_size > 0 &&
+           c->out[AT_Y] != NULL && (a->q_len > FEW_ROWS || c->some_rows) && a->scores > 0 && a->v_size > 0 &&
            gc_attend_work(c->ctx, &job) >= 0;
 }
 

@@ -72,11 +72,16 @@ static gc_conv_method method_of(const gc_gather *g)
     return gc_half_fits(g) ? GC_CONV_HALF : GC_CONV_DIRECT;
 }
 
+static bool many_rows(const gc_op_call *c, const product *p)
+{
+    return p->m > FEW_ROWS || c->some_rows;
+}
+
 /* Few rows read B as it is, and so does a BLAS; a transposed A needs a copy in any case. */
 static bool packable(const gc_op_call *c, const product *p)
 {
     gc_blas_product blas = {p->m, p->n, p->k, p->a_row, p->a_col, p->b_row, p->b_col, p->n};
-    return gc_is_constant(c->in[1]) && (c->half != NULL || !gc_blas_takes(c->ctx, &blas)) && p->m > FEW_ROWS &&
+    return gc_is_constant(c->in[1]) && (c->half != NULL || !gc_blas_takes(c->ctx, &blas)) && many_rows(c, p) &&
            p->a_col == 1 && p->a_row == p->k && p->k > 0 && p->n > 0 && p->m < INT32_MAX;
 }
 
@@ -90,7 +95,7 @@ static product gradient_of(const product *p)
 /* Few rows in bfloat16: B is read once, forward and backward, as it lies. */
 static bool few_in_half(const gc_op_call *c, const product *p)
 {
-    return c->half != NULL && gc_is_constant(c->in[1]) && p->m > 0 && p->m <= FEW_ROWS && p->k > 0 && p->n > 0 &&
+    return c->half != NULL && gc_is_constant(c->in[1]) && p->m > 0 && !many_rows(c, p) && p->k > 0 && p->n > 0 &&
            p->a_col == 1 && p->a_row == p->k && (p->b_row == 1 || p->b_col == 1);
 }
 

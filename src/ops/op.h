@@ -106,6 +106,7 @@ struct gc_op_call {
     int32_t channels_last;      /* set by infer: this call is as if its operator had GC_OP_CL */
     uint32_t keep_in, keep_out; /* set by infer: what backward reads besides that of the row */
     int32_t differentiated;     /* set before forward: a backward pass may follow */
+    int32_t some_rows;          /* of a value with more of them: the algorithm, and so the bits, are as for those */
     int32_t exact;              /* no algorithm that rounds differently than a plain sum */
     const struct gc_half *half; /* kern/half.h: products in bfloat16, or NULL */
     uint32_t adds;              /* set before backward for GC_OP_FINISHES: bit i: grad_in[i] holds a part, add to it */

@@ -420,6 +420,7 @@ static gc_status make_step(gc_plan *p, const pattern *t, const window *y, int32_
     s->call.node_name = old->call.node_name;
     s->pack_net = NULL;
     s->later_turn = old->later_turn;
+    s->call.some_rows = old->call.some_rows;
     for (int32_t i = 0; i < 3; i++) {
         s->in[i] = add_window(p, in[i]);
         s->call.in[i] = &p->slots[s->in[i]].value;

@@ -12,6 +12,7 @@
 #include "run/loop.h"
 #include "run/pack.h"
 #include "run/prune.h"
+#include "run/rows.h"
 #include "run/stretch.h"
 #include "run/weights.h"
 
@@ -508,6 +509,8 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
     GC_TRY(gc_plan_reserve(p, (size_t)p->net->n_outputs, 0, err));
     mark_kept(p, wish);
     GC_TRY(wish->cut != NULL ? gc_plan_part(p, err) : gc_plan_raise(p, err));
+    GC_TRY(gc_plan_prune(p, err));
+    GC_TRY(gc_plan_rows(p, err));
     gc_plan_mark_active(p);
     GC_TRY(gc_plan_attend(p, err));
     GC_TRY(gc_plan_prune(p, err));
