@@ -540,8 +540,9 @@ GRADCAM_API int32_t gc_run_rule_node(const gc_run *run, int32_t k);
    GRADCAM_HOOK_WRITE the hook may change the tensor's elements; it must heed
    the strides.  Several hooks on a value are called in the order in which they
    were added; one that is added during a pass takes part from the next pass on
-   at the latest. */
-enum { GRADCAM_HOOK_FORWARD = 1, GRADCAM_HOOK_BACKWARD = 2, GRADCAM_HOOK_WRITE = 4 };
+   at the latest.  With GRADCAM_HOOK_PASSING a backward hook does not ask that the
+   gradient be there after the pass (gc_run_gradient: STATE), which saves memory. */
+enum { GRADCAM_HOOK_FORWARD = 1, GRADCAM_HOOK_BACKWARD = 2, GRADCAM_HOOK_WRITE = 4, GRADCAM_HOOK_PASSING = 8 };
 typedef struct gc_hook_event {
     uint32_t struct_size;
     uint32_t phase; /* GRADCAM_HOOK_FORWARD or GRADCAM_HOOK_BACKWARD */
@@ -553,7 +554,7 @@ typedef struct gc_hook_event {
    gc_error.user_code.  The callback may add and remove hooks and query the run,
    but not run it. */
 typedef int32_t (*gc_hook_fn)(void *user, const gc_hook_event *event);
-/* flags: FORWARD or BACKWARD or both, and WRITE if it changes numbers.  name as in
+/* flags: FORWARD or BACKWARD or both, WRITE if it changes numbers, PASSING.  name as in
    gc_run_watch; the value is kept as if watched.  *hook, if hook is not NULL,
    becomes the number for gc_run_remove_hook.  Errors: INVALID, NOT_FOUND, NOMEM. */
 GRADCAM_API gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook_fn fn, void *user,

@@ -83,7 +83,8 @@ typedef struct layer_view {
     int64_t positions;
 } layer_view;
 
-static gc_status view_layer(gc_aim *aim, const char *layer, layer_view *v, gc_error *err)
+/* `grad` NULL: what the pass has left. */
+static gc_status view_layer(gc_aim *aim, const char *layer, gc_tensor *grad, layer_view *v, gc_error *err)
 {
     gc_tensor_desc d;
     memset(v, 0, sizeof *v);
@@ -92,7 +93,8 @@ static gc_status view_layer(gc_aim *aim, const char *layer, layer_view *v, gc_er
     if (d.ndim < 2 || d.dtype != GRADCAM_F32) {
         return gc_fail(err, GRADCAM_E_SHAPE, "layer \"%s\" has no channels; it needs rank 2 or more", layer);
     }
-    gc_status s = gc_run_gradient(aim->run, layer, &v->grad, err);
+    v->grad = grad;
+    gc_status s = grad == NULL ? gc_run_gradient(aim->run, layer, &v->grad, err) : GRADCAM_OK;
     if (s != GRADCAM_OK && s != GRADCAM_E_NO_GRADIENT) {
         return s;
     }
@@ -119,12 +121,12 @@ static gc_status draw(gc_aim *aim, const layer_view *v, const gc_explain_options
 }
 
 /* One map from a layer whose activation and gradient are there. */
-static gc_status layer_map(gc_aim *aim, const char *layer, const gc_explain_options *o, gc_tensor *into,
-                           gc_tensor **map, uint32_t *warnings, gc_error *err)
+static gc_status layer_map(gc_aim *aim, const char *layer, gc_tensor *grad, const gc_explain_options *o,
+                           gc_tensor *into, gc_tensor **map, uint32_t *warnings, gc_error *err)
 {
     layer_view v;
     gc_tensor *made = NULL;
-    GC_TRY(view_layer(aim, layer, &v, err));
+    GC_TRY(view_layer(aim, layer, grad, &v, err));
     GC_TRY(gc_map_make(aim->ctx, v.map.ndim, v.map.shape, into, &made, err));
     gc_status s = draw(aim, &v, o, made, err);
     if (s != GRADCAM_OK) {
@@ -156,13 +158,35 @@ gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor *
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
     GC_TRY(choose_layer(&aim, o, &layer, err));
     GC_TRY(pass(&aim, o->rule, err));
-    GC_TRY(layer_map(&aim, layer, o, o->into, map, &warnings, err));
+    GC_TRY(layer_map(&aim, layer, NULL, o, o->into, map, &warnings, err));
     report(&aim, o, layer, warnings);
     return GRADCAM_OK;
 }
 
-/* Room for n pointers, so that maps[] changes only when all maps are made. */
-static gc_status room_for_maps(gc_run *run, size_t n, gc_tensor ***made, gc_error *err)
+/* ---- several layers ----
+
+   A layer's map is made as soon as its gradient is there, while both are in the cache
+   and before the memory of the gradient goes to another: a backward hook does it, the
+   last one on the value.  Where no gradient comes, the map is made after the pass. */
+
+typedef struct sweep {
+    gc_aim *aim;
+    const gc_explain_options *o;
+    gc_status failed; /* in a hook */
+    gc_error failure;
+} sweep;
+
+typedef struct sweep_layer {
+    sweep *sweep;
+    const char *name;
+    gc_tensor *into, *made;
+    int32_t hook, hooked;
+    uint32_t warnings;
+    uint32_t reserved0;
+} sweep_layer;
+
+/* In scratch memory, so that maps[] changes only when all maps are made. */
+static gc_status room_for_layers(gc_run *run, size_t n, sweep_layer **layers, gc_error *err)
 {
     gc_tensor_desc d;
     gc_tensor *t;
@@ -170,33 +194,47 @@ static gc_status room_for_maps(gc_run *run, size_t n, gc_tensor ***made, gc_erro
     d.dtype = GRADCAM_U8;
     d.ndim = 2;
     d.shape[0] = n <= INT32_MAX ? (int64_t)n : -1;
-    d.shape[1] = (int64_t)sizeof **made;
+    d.shape[1] = (int64_t)sizeof **layers;
     GC_TRY(gc_run_scratch(run, GC_SCRATCH_MAPS, &d, &t, err));
     gc_tensor_describe(t, &d);
-    *made = d.data;
+    *layers = d.data;
+    memset(*layers, 0, n * sizeof **layers);
     return GRADCAM_OK;
 }
 
-static gc_status sweep_maps(gc_aim *aim, const char *const *layers, size_t n, const gc_explain_options *o,
-                            gc_tensor **maps, gc_error *err)
+static gc_status make_map(sweep_layer *l, gc_tensor *grad, gc_error *err)
 {
-    uint32_t first = 0, warnings = 0;
-    gc_tensor **made;
-    GC_TRY(room_for_maps(aim->run, n, &made, err));
-    for (size_t i = 0; i < n; i++) {
-        gc_tensor *into = o->into_layers == NULL ? NULL : o->into_layers[i];
-        gc_status s = layer_map(aim, layers[i], o, into, &made[i], &warnings, err);
-        if (s != GRADCAM_OK) {
-            while (i > 0) {
-                gc_tensor_unref(made[--i]);
-            }
-            return s;
-        }
-        first = i == 0 ? warnings : first;
+    return layer_map(l->sweep->aim, l->name, grad, l->sweep->o, l->into, &l->made, &l->warnings, err);
+}
+
+static int32_t on_gradient(void *user, const gc_hook_event *event)
+{
+    sweep_layer *l = user;
+    l->sweep->failed = make_map(l, event->tensor, &l->sweep->failure);
+    return l->sweep->failed;
+}
+
+static gc_status sweep_pass(sweep *w, sweep_layer *layers, size_t n, gc_error *err)
+{
+    gc_status s = GRADCAM_OK;
+    for (size_t i = 0; i < n && s == GRADCAM_OK; i++) {
+        s = gc_run_add_hook(w->aim->run, layers[i].name, GRADCAM_HOOK_BACKWARD | GRADCAM_HOOK_PASSING, on_gradient,
+                            &layers[i], &layers[i].hook, err);
+        layers[i].hooked = s == GRADCAM_OK;
     }
-    memcpy(maps, made, n * sizeof(gc_tensor *));
-    report(aim, o, layers[0], first);
-    return GRADCAM_OK;
+    s = s == GRADCAM_OK ? pass(w->aim, w->o->rule, err) : s;
+    if (w->failed != GRADCAM_OK) {
+        s = gc_fail(err, w->failed, "%s", w->failure.message);
+    }
+    for (size_t i = n; i > 0; i--) {
+        if (layers[i - 1].hooked) {
+            gc_run_remove_hook(w->aim->run, layers[i - 1].hook);
+        }
+    }
+    for (size_t i = 0; i < n && s == GRADCAM_OK; i++) {
+        s = layers[i].made == NULL ? make_map(&layers[i], NULL, err) : GRADCAM_OK;
+    }
+    return s;
 }
 
 gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_layers, const gc_explain_options *options,
@@ -204,16 +242,34 @@ gc_status gc_gradcam_layers(gc_run *run, const char *const *layers, size_t n_lay
 {
     gc_explain_options own, *o = &own;
     gc_aim aim;
+    sweep_layer *all;
     GC_TRY(begin(run, options, maps, o, err));
     if (layers == NULL || n_layers == 0) {
         return gc_fail(err, GRADCAM_E_INVALID, "gc_gradcam_layers: no layers");
     }
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
+    GC_TRY(room_for_layers(run, n_layers, &all, err));
+    sweep w;
+    memset(&w, 0, sizeof w);
+    w.aim = &aim;
+    w.o = o;
     for (size_t i = 0; i < n_layers; i++) {
-        GC_TRY(gc_run_watch(run, layers[i], GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err));
+        all[i].sweep = &w;
+        all[i].name = layers[i];
+        all[i].into = o->into_layers == NULL ? NULL : o->into_layers[i];
     }
-    GC_TRY(pass(&aim, o->rule, err));
-    return sweep_maps(&aim, layers, n_layers, o, maps, err);
+    gc_status s = sweep_pass(&w, all, n_layers, err);
+    for (size_t i = 0; i < n_layers; i++) {
+        if (s == GRADCAM_OK) {
+            maps[i] = all[i].made;
+        } else {
+            gc_tensor_unref(all[i].made);
+        }
+    }
+    if (s == GRADCAM_OK) {
+        report(&aim, o, layers[0], all[0].warnings);
+    }
+    return s;
 }
 
 gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
@@ -233,7 +289,7 @@ gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map
     GC_TRY(gc_run_prepare(run, err));
     GC_TRY(gc_cam_pattern(run, layer, aim.output, err));
     GC_TRY(pass(&aim, GRADCAM_RULE_PLAIN, err));
-    GC_TRY(layer_map(&aim, layer, &o, o.into, map, &warnings, err));
+    GC_TRY(layer_map(&aim, layer, NULL, &o, o.into, map, &warnings, err));
     report(&aim, &o, layer, warnings);
     return GRADCAM_OK;
 }
@@ -324,7 +380,7 @@ static gc_status cam_and_guided(gc_aim *aim, const char *layer, const char *inpu
 {
     layer_view v;
     GC_TRY(pass(aim, GRADCAM_RULE_PLAIN, err));
-    GC_TRY(view_layer(aim, layer, &v, err));
+    GC_TRY(view_layer(aim, layer, NULL, &v, err));
     GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_CAM, &v.map, cam, err));
     GC_TRY(draw(aim, &v, o, *cam, err));
     GC_TRY(gc_run_set_rule(aim->run, guided_rule(o), err));

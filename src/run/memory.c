@@ -17,7 +17,7 @@ static gc_tensor *slot_value(gc_plan *p, int32_t slot)
 void gc_plan_mark_active(gc_plan *p)
 {
     for (int32_t i = 0; i < p->n_slots; i++) {
-        p->slots[i].active = p->slots[i].want_grad;
+        p->slots[i].active = p->slots[i].want_grad || p->slots[i].passing;
     }
     for (int32_t s = 0; s < p->n_steps; s++) {
         gc_step *step = &p->steps[s];
@@ -86,8 +86,11 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
         s->grad.data = NULL;
         GC_TRY(size_block(p, &s->grad_memory, &s->grad, err));
         s->grad_memory.first = s->grad_memory.last = s->producer < 0 ? end : end - 1 - s->producer;
-        if (s->kept) {
-            s->grad_memory.first = p->n_steps; /* a seed may be put here before the pass */
+        /* A seed may be put here before the pass.  For many slots that gradients pass
+           only, that would be much memory, and what lies there before its time is
+           made by steps that a pass from this slot does not run. */
+        if (s->kept && (s->want_grad || !s->passing)) {
+            s->grad_memory.first = p->n_steps;
         }
         if (s->want_grad) {
             s->grad_memory.last = end;

@@ -175,7 +175,7 @@ static bool foldable(const gc_plan *p, const gc_step *s)
        a position embedding: it is then computed like any other. */
     for (int32_t i = 0; i < s->call.n_out; i++) {
         int32_t value = s->out[i] < 0 ? -1 : p->slots[s->out[i]].net_value;
-        if (value >= 0 && (p->watch[value] & GRADCAM_WATCH_GRAD) != 0) {
+        if (value >= 0 && (p->watch[value] & (GRADCAM_WATCH_GRAD | GC_WATCH_PASSING)) != 0) {
             return false;
         }
     }
@@ -485,9 +485,10 @@ static void mark_kept(gc_plan *p, const gc_wish *wish)
     for (int32_t i = 0; i < p->n_values; i++) {
         int32_t slot = p->slot_of[i];
         if (slot >= 0 && wish->watch[i] != 0 && gc_plan_has_value(p, slot)) {
-            bool grad = (wish->watch[i] & GRADCAM_WATCH_GRAD) != 0 && !p->slots[slot].constant;
+            uint32_t what = p->slots[slot].constant ? 0 : wish->watch[i];
             p->slots[slot].kept = 1;
-            p->slots[slot].want_grad = p->slots[slot].want_grad || grad;
+            p->slots[slot].want_grad = p->slots[slot].want_grad || (what & GRADCAM_WATCH_GRAD) != 0;
+            p->slots[slot].passing = p->slots[slot].passing || (what & GC_WATCH_PASSING) != 0;
         }
     }
     for (int32_t i = 0; i < p->net->n_outputs && wish->cut == NULL; i++) {

@@ -30,8 +30,10 @@ typedef struct gc_slot {
     int32_t other;     /* the slot with the other layout, or -1 */
     int32_t producer;  /* step, or -1 */
     int32_t constant;
-    int32_t kept;             /* outputs, watched and hooked values */
-    int32_t want_grad;        /* watched gradient */
+    int32_t kept;      /* outputs, watched and hooked values */
+    int32_t want_grad; /* watched gradient */
+    int32_t passing;   /* hooks see its gradient, which nobody asks for after the pass */
+    int32_t reserved1;
     int32_t active;           /* a gradient flows through it */
     int32_t has_grad;         /* during and after a backward pass */
     int32_t fault;            /* 1 + index into gc_plan.faults: cannot be computed */
@@ -133,12 +135,15 @@ typedef struct gc_plan {
     gc_error faults[GC_MAX_FAULTS];
 } gc_plan;
 
+/* Besides GRADCAM_WATCH_*: see gc_slot.passing. */
+enum { GC_WATCH_PASSING = 4 };
+
 /* A float input of more elements is data in any case. */
 #define GC_FROZEN_MOST 16
 
 /* What a run asks of a plan, per net value. */
 typedef struct gc_wish {
-    const uint32_t *watch;    /* GRADCAM_WATCH_* bits */
+    const uint32_t *watch;    /* GRADCAM_WATCH_* bits, GC_WATCH_PASSING */
     gc_tensor *const *inputs; /* bound tensors, by position of the input */
     const char *const *inner; /* n_inner names of values in bodies; `watch` goes on with them */
     int32_t n_inner;

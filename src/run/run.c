@@ -124,6 +124,14 @@ gc_status gc_run_set_input(gc_run *run, const char *name, gc_tensor *t, gc_error
     return GRADCAM_OK;
 }
 
+static void ask_for(gc_run *run, int32_t value, uint32_t what)
+{
+    if ((run->watch[value] | what) != run->watch[value]) {
+        run->watch[value] |= what;
+        forget_plan(run);
+    }
+}
+
 gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err)
 {
     int32_t id = -1;
@@ -131,10 +139,7 @@ gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *e
         return gc_fail(err, GRADCAM_E_INVALID, "gc_run_watch: run is NULL or what is unknown");
     }
     GC_TRY(gc_run_enter_value(run, name, &id, err));
-    if ((run->watch[id] | what) != run->watch[id]) {
-        run->watch[id] |= what;
-        forget_plan(run);
-    }
+    ask_for(run, id, what);
     return GRADCAM_OK;
 }
 
@@ -283,7 +288,7 @@ gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_err
     int32_t slot = -1;
     GC_TRY(kept_slot(run, name, &slot, err));
     gc_slot *s = &run->plan->slots[slot];
-    if (!s->want_grad && !s->constant) {
+    if (!s->want_grad && !s->constant && (s->has_grad || !s->passing)) {
         return gc_fail(err, GRADCAM_E_STATE,
                        "the gradient of \"%s\" was not asked for; call gc_run_watch with "
                        "GRADCAM_WATCH_GRAD before gc_run_forward",
@@ -368,24 +373,31 @@ gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook
         return gc_fail(err, GRADCAM_E_INVALID, "gc_run_add_hook: run or fn is NULL, or no phase is given");
     }
     GC_TRY(gc_run_enter_value(run, name, &id, err));
-    if (!grow_hooks(run)) {
+    if (run->hooks_made == INT32_MAX || !grow_hooks(run)) {
         return GC_NOMEM(err);
     }
-    uint32_t what = (flags & GRADCAM_HOOK_BACKWARD) != 0 ? GRADCAM_WATCH_GRAD : GRADCAM_WATCH_VALUE;
-    GC_TRY(gc_run_watch(run, name, what | GRADCAM_WATCH_VALUE, err));
-    run->hooks[run->n_hooks] = (gc_hook){fn, user, id, flags};
+    uint32_t gradient = (flags & GRADCAM_HOOK_PASSING) != 0 ? GC_WATCH_PASSING : GRADCAM_WATCH_GRAD;
+    ask_for(run, id, GRADCAM_WATCH_VALUE | ((flags & GRADCAM_HOOK_BACKWARD) != 0 ? gradient : 0u));
+    run->hooks[run->n_hooks++] = (gc_hook){fn, user, id, flags, run->hooks_made, 0};
     if (hook != NULL) {
-        *hook = run->n_hooks;
+        *hook = run->hooks_made;
     }
-    run->n_hooks++;
+    run->hooks_made++;
     return GRADCAM_OK;
 }
 
 gc_status gc_run_remove_hook(gc_run *run, int32_t hook)
 {
-    if (run == NULL || hook < 0 || hook >= run->n_hooks || run->hooks[hook].fn == NULL) {
+    int32_t at = run == NULL ? 0 : run->n_hooks;
+    while (at > 0 && (run->hooks[at - 1].fn == NULL || run->hooks[at - 1].number != hook)) {
+        at--;
+    }
+    if (at == 0) {
         return GRADCAM_E_NOT_FOUND;
     }
-    run->hooks[hook].fn = NULL;
+    run->hooks[at - 1].fn = NULL;
+    while (run->n_hooks > 0 && run->hooks[run->n_hooks - 1].fn == NULL) { /* others may be in use by a pass */
+        run->n_hooks--;
+    }
     return GRADCAM_OK;
 }

@@ -10,6 +10,8 @@ typedef struct gc_hook {
     void *user;
     int32_t value;
     uint32_t flags;
+    int32_t number; /* never that of another one */
+    int32_t reserved0;
 } gc_hook;
 
 typedef struct gc_scratch {
@@ -27,7 +29,7 @@ struct gc_run {
     int32_t n_inner, cap_inner;
     gc_hook *hooks;
     int32_t *rule_nodes; /* nodes touched by a rule in the last backward pass */
-    int32_t n_hooks, cap_hooks;
+    int32_t n_hooks, cap_hooks, hooks_made;
     int32_t n_rule_nodes;
     gc_rule rule;
     int32_t forwarded;

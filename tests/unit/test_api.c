@@ -168,6 +168,61 @@ static void test_hooks(tally *t, gc_run *run)
     gc_tensor_unref(map);
 }
 
+static int32_t copy_gradient(void *user, const gc_hook_event *event)
+{
+    gc_tensor_desc d;
+    gc_tensor_describe(event->tensor, &d);
+    memcpy(user, d.data, 8 * sizeof(float));
+    return 0;
+}
+
+static float sum_of_eight(const float *x)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < 8; i++) {
+        sum += x[i];
+    }
+    return sum;
+}
+
+/* The gradient of y[1] at r is 3 / 4 and 4 / 4 everywhere, at c the same where r is not zero. */
+static void test_passing_hooks(tally *t, gc_ctx *ctx)
+{
+    static const float picked[2] = {0.0f, 1.0f};
+    float at_c[8] = {0.0f}, at_r[8] = {0.0f};
+    int32_t hooks[2] = {-1, -1}, later = -1;
+    gc_run *run = NULL;
+    gc_tensor *seed = NULL, *grad = NULL;
+    gc_tensor_desc d;
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = 2;
+    d.shape[0] = 1;
+    d.shape[1] = 2;
+    d.data = (void *)(uintptr_t)picked;
+    const uint32_t flags = GRADCAM_HOOK_BACKWARD | GRADCAM_HOOK_PASSING;
+    gc_status s = make_run(ctx, &run, NULL);
+    s = s ? s : gc_tensor_create(ctx, &d, &seed, NULL);
+    s = s ? s : gc_run_watch(run, "y", GRADCAM_WATCH_VALUE, NULL);
+    s = s ? s : gc_run_add_hook(run, "c", flags, copy_gradient, at_c, &hooks[0], NULL);
+    s = s ? s : gc_run_add_hook(run, "r", flags, copy_gradient, at_r, &hooks[1], NULL);
+    s = s ? s : gc_run_forward(run, NULL);
+    expect(t, s == GRADCAM_OK && gc_run_gradient(run, "r", &grad, NULL) == GRADCAM_E_NO_GRADIENT, "no pass yet");
+    s = s ? s : gc_run_backward(run, "y", seed, NULL);
+    expect(t, s == GRADCAM_OK && sum_of_eight(at_r) == 7.0f && sum_of_eight(at_c) == 3.25f, "a gradient passes");
+    expect(t, s == GRADCAM_OK && gc_run_gradient(run, "r", &grad, NULL) == GRADCAM_E_STATE, "it has passed");
+    expect(t, s == GRADCAM_OK && gc_run_remove_hook(run, hooks[1]) == GRADCAM_OK, "removing the last hook");
+    s = s ? s : gc_run_add_hook(run, "r", GRADCAM_HOOK_BACKWARD, copy_gradient, at_r, &later, NULL);
+    expect(t, s == GRADCAM_OK && gc_run_remove_hook(run, hooks[1]) == GRADCAM_E_NOT_FOUND, "it is not another hook");
+    memset(at_r, 0, sizeof at_r);
+    s = s ? s : gc_run_forward(run, NULL);
+    s = s ? s : gc_run_backward(run, "y", seed, NULL);
+    expect(t, s == GRADCAM_OK && sum_of_eight(at_r) == 7.0f && gc_run_gradient(run, "r", &grad, NULL) == GRADCAM_OK,
+           "kept again");
+    gc_tensor_unref(seed);
+    gc_run_destroy(run);
+}
+
 static void test_errors(tally *t, gc_ctx *ctx, gc_run *run)
 {
     gc_error err;
@@ -411,6 +466,7 @@ int main(void)
     if (run != NULL) {
         test_values(&t, run);
         test_hooks(&t, run);
+        test_passing_hooks(&t, ctx);
         test_errors(&t, ctx, run);
     }
     gc_run_destroy(run);
