@@ -50,6 +50,8 @@
 #endif
 
 #if defined(__GNUC__)
+/* The value of a vector counts as used, and as a new one. */
+#define GC_VECTOR_IS_USED(v) __asm__ volatile("" : "+v"(v))
 #define GC_ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define GC_ALWAYS_INLINE inline
