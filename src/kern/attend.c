@@ -11,6 +11,7 @@
 
 #include "base/size.h"
 #include "base/status.h"
+#include "kern/half_attend.h"
 #include "kern/kern.h"
 
 /* Scores of one tile and one block: 17 KB of the stack, rows not 4 KB apart. */
@@ -40,13 +41,13 @@ static int64_t offset_of(const gc_attend_layout *at, int64_t b, int64_t h)
 static const float *key_row(const gc_attend *a, int64_t b, int64_t h, int64_t i)
 {
     const gc_attend_part *p = &a->part[i < a->part[0].count ? 0 : 1];
-    return p->k + offset_of(&p->k_at, b, h) + (i - (p == a->part ? 0 : a->part[0].count)) * p->k_at.row;
+    return (const float *)p->k + offset_of(&p->k_at, b, h) + (i - (p == a->part ? 0 : a->part[0].count)) * p->k_at.row;
 }
 
 static const float *value_row(const gc_attend *a, int64_t b, int64_t h, int64_t i)
 {
     const gc_attend_part *p = &a->part[i < a->part[0].count ? 0 : 1];
-    return p->v + offset_of(&p->v_at, b, h) + (i - (p == a->part ? 0 : a->part[0].count)) * p->v_at.row;
+    return (const float *)p->v + offset_of(&p->v_at, b, h) + (i - (p == a->part ? 0 : a->part[0].count)) * p->v_at.row;
 }
 
 /* Keys first .. first + n - 1 as one panel [size][width], width = n rounded up. */
@@ -100,7 +101,7 @@ typedef struct row_block {
 
 static float *out_row(const attend_job *j, const row_block *r, int64_t i)
 {
-    return j->a->y + offset_of(&j->a->y_at, r->b, r->h) + (r->first + i) * j->a->y_at.row;
+    return (float *)j->a->y + offset_of(&j->a->y_at, r->b, r->h) + (r->first + i) * j->a->y_at.row;
 }
 
 static void score(const attend_job *j, row_block *r, int64_t key, int64_t n)
@@ -109,7 +110,7 @@ static void score(const attend_job *j, row_block *r, int64_t key, int64_t n)
     int64_t width = round_up(n, j->kern->vl);
     gc_tile t;
     memset(&t, 0, sizeof t);
-    t.a = a->q + offset_of(&a->q_at, r->b, r->h) + r->first * a->q_at.row;
+    t.a = (const float *)a->q + offset_of(&a->q_at, r->b, r->h) + r->first * a->q_at.row;
     t.a_step = a->q_at.row;
     t.n_segments = 1;
     t.length = a->size;
@@ -200,6 +201,9 @@ static void rows_task(void *task, uint32_t index)
 
 int64_t gc_attend_work(const gc_ctx *ctx, const gc_attend *a)
 {
+    if (gc_attend_in_half(a)) {
+        return gc_half_attend_work(a);
+    }
     int64_t vl = gc_kern_of(ctx)->vl, keys = a->part[0].count + a->part[1].count, heads, k, v;
     bool fits = gc_mul_ok(a->batches, a->kv_heads, &heads) && gc_mul_ok(round_up(keys, vl), a->size, &k) &&
                 gc_mul_ok(keys, round_up(a->v_size, vl), &v) && gc_add_ok(k, v, &k) && gc_mul_ok(k, heads, &k);
@@ -212,6 +216,9 @@ int64_t gc_attend_work(const gc_ctx *ctx, const gc_attend *a)
 gc_status gc_attend_run(const gc_ctx *ctx, const gc_attend *a, float *work)
 {
     attend_job j;
+    if (gc_attend_in_half(a)) {
+        return gc_half_attend_run(ctx, a, work);
+    }
     memset(&j, 0, sizeof j);
     j.a = a;
     j.kern = gc_kern_of(ctx);

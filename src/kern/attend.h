@@ -17,7 +17,7 @@ typedef struct gc_attend_layout {
 
 /* Keys that lie together, and their values. */
 typedef struct gc_attend_part {
-    const float *k, *v;
+    const void *k, *v;
     gc_attend_layout k_at, v_at;
     int64_t count;
 } gc_attend_part;
@@ -29,15 +29,21 @@ typedef void (*gc_attend_mask_fn)(const void *user, int64_t batch, int64_t head,
 typedef struct gc_attend {
     int64_t batches, heads, kv_heads; /* each head of K serves heads / kv_heads of Q */
     int64_t rows, size, v_size;       /* size: of a row of Q and K */
-    const float *q;
-    float *y;
+    const void *q;
+    void *y;
     gc_attend_layout q_at, y_at;
     gc_attend_part part[2]; /* the keys of the second come after those of the first */
     float scale;
     bool zero_empty;        /* a row whose scores are all -infinity gives zeros, else NaN */
     gc_attend_mask_fn mask; /* or NULL */
     const void *user;
+    const struct gc_half *half; /* products in bfloat16, see gc_attend_in_half; or NULL */
+    /* Then what lies there is bfloat16, else float32. */
+    int32_t q_half, k_half, v_half, y_half;
 } gc_attend;
+
+/* `half` is honoured: one part, and rows that are not too long. */
+bool gc_attend_in_half(const gc_attend *a);
 
 /* Floats of scratch, or -1 when they cannot be counted. */
 int64_t gc_attend_work(const gc_ctx *ctx, const gc_attend *a);

@@ -96,10 +96,22 @@ TARGET static GC_ALWAYS_INLINE void sums(const gc_half_tile *t, int64_t depth, c
     }
 }
 
+/* The sums are the result. */
+static bool is_bare(const gc_half_tile *t)
+{
+    return t->cols == GC_HALF_COLS && !t->c_half && t->residual == NULL && t->epi.bias == NULL && t->epi.flags == 0;
+}
+
 TARGET static GC_ALWAYS_INLINE void whole(const gc_half_tile *t, int64_t depth, const int parts, const int blocks)
 {
     float sum[GC_HALF_PARTS][GC_HALF_ROWS * GC_HALF_COLS];
     sums(t, depth, parts, blocks);
+    if (parts == 1 && blocks == 2 && is_bare(t)) {
+        float *to = (float *)t->c + t->at[0];
+        _tile_stored(0, to, (size_t)t->c_step * sizeof *to);
+        _tile_stored(1, to + LANES, (size_t)t->c_step * sizeof *to);
+        return;
+    }
     _tile_stored(0, sum[0], GC_HALF_COLS * sizeof(float));
     if (blocks == 2) {
         _tile_stored(1, sum[0] + LANES, GC_HALF_COLS * sizeof(float));

@@ -44,7 +44,7 @@ static gc_status check_ranks(gc_op_call *c)
             GC_TRY(gc_op_need(c, i));
         }
         bool any = i == AT_MASK || i == AT_VALID;
-        if (has_in(c, i) && !any && c->in[i]->dtype != GRADCAM_F32) {
+        if (has_in(c, i) && !any && c->in[i]->dtype != GRADCAM_F32 && !gc_op_is_half(c, c->in[i])) {
             return gc_op_fail(c, GRADCAM_E_DTYPE, "input %d is not float", (int)i);
         }
     }
@@ -201,7 +201,7 @@ static size_t gemm_work(const attention *a)
     return most;
 }
 
-static void describe(const attention *a, gc_attend *job)
+static void describe(const gc_op_call *c, const attention *a, gc_attend *job)
 {
     memset(job, 0, sizeof *job);
     job->batches = a->batches;
@@ -216,13 +216,14 @@ static void describe(const attention *a, gc_attend *job)
     job->y_at = a->y;
     job->part[0].count = a->past;
     job->part[1].count = a->kv_len;
+    job->half = c->half;
 }
 
 /* By blocks, whose scores nobody sees; few rows are not worth packing K for. */
 static bool in_blocks(const gc_op_call *c, const attention *a)
 {
     gc_attend job;
-    describe(a, &job);
+    describe(c, a, &job);
     return a->cap == 0.0f && !c->exact && !(c->n_out > AT_SCORES && c->out[AT_SCORES] != NULL) &&
            c->out[AT_Y] != NULL && (a->q_len > FEW_ROWS || c->some_rows) && a->scores > 0 && a->v_size > 0 &&
            gc_attend_work(c->ctx, &job) >= 0;
@@ -246,12 +247,13 @@ static gc_status attention_infer(gc_op_call *c)
     if (in_blocks(c, &a)) {
         gc_attend job;
         int64_t bytes;
-        describe(&a, &job);
+        describe(c, &a, &job);
         if (!gc_mul_ok(gc_attend_work(c->ctx, &job), (int64_t)sizeof(float), &bytes)) {
             return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
         }
         c->work_bytes = (size_t)bytes > c->work_bytes ? (size_t)bytes : c->work_bytes;
         c->lean = 1;
+        c->half_able = gc_attend_in_half(&job) ? 1u << AT_Q | 1u << AT_K | 1u << AT_V | GC_HALF_OUT : 0;
         c->lean_bytes = (size_t)bytes;
     }
     return GRADCAM_OK;
@@ -444,9 +446,13 @@ static gc_status forward_blocks(gc_op_call *c, const attention *a)
     gc_attend job;
     const mask_user user = {c, a};
     bool masked = has_in(c, AT_MASK) || has_in(c, AT_VALID) || a->causal || a->left >= 0 || a->right >= 0;
-    describe(a, &job);
+    describe(c, a, &job);
     job.q = c->in[AT_Q]->data;
     job.y = c->out[AT_Y]->data;
+    job.q_half = gc_op_is_half(c, c->in[AT_Q]);
+    job.k_half = gc_op_is_half(c, c->in[AT_K]);
+    job.v_half = gc_op_is_half(c, c->in[AT_V]);
+    job.y_half = gc_op_is_half(c, c->out[AT_Y]);
     for (int32_t i = 0; i < 2; i++) {
         gc_attend_part *p = &job.part[i];
         if (p->count > 0) {

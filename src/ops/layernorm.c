@@ -97,6 +97,7 @@ static gc_status layer_infer_kind(gc_op_call *c, int32_t kind)
         return gc_op_fail(c, GRADCAM_E_LIMIT, "too large");
     }
     c->work_bytes = (size_t)bytes;
+    c->half_able = c->half != NULL && present(c, 2) ? GC_HALF_OUT : 0;
     c->aux_bytes = (size_t)l.job.rows * 2 * sizeof(float);
     return gc_op_set_output(c, 0, GRADCAM_F32, c->in[0]->ndim, c->in[0]->shape);
 }
@@ -122,6 +123,10 @@ static gc_status layer_forward_kind(gc_op_call *c, int32_t kind)
     l.job.scale = whole_row(c, &l, 1);
     l.job.bias = whole_row(c, &l, 2);
     l.job.y = c->out[0]->data;
+    if (gc_op_is_half(c, c->out[0])) {
+        l.job.half = c->half;
+        l.job.y_half = c->out[0]->data;
+    }
     l.job.stats = c->aux;
     GC_TRY(gc_rows_forward(c, &l.job));
     for (int32_t i = 1; i < 3 && i < c->n_out; i++) {

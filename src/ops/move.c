@@ -361,6 +361,7 @@ static gc_status slice_infer(gc_op_call *c)
     int64_t from[GRADCAM_MAX_DIMS], length[GRADCAM_MAX_DIMS], step[GRADCAM_MAX_DIMS];
     GC_TRY(gc_op_need(c, 0));
     GC_TRY(slice_make(c, c->in[0], from, length, step));
+    c->half_able = GC_HALF_SAME;
     return gc_op_set_output(c, 0, c->in[0]->dtype, c->in[0]->ndim, length);
 }
 

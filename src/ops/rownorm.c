@@ -33,6 +33,8 @@ gc_status gc_rows_set(gc_op_call *c, gc_row_job *j, int64_t rows, int64_t n)
 
 /* ---- one row ---- */
 
+enum { SOME = 256 };
+
 /* The second sum takes off what the first one rounded: rows may lie far from zero. */
 static double row_mean(const gc_row_job *j, const float *x)
 {
@@ -99,20 +101,36 @@ static void whole_row(int64_t n, const float *restrict x, float center, float fa
     }
 }
 
+/* The same into bfloat16, some at a time. */
+static void whole_row_half(const gc_row_job *j, const float *x, float center, float factor, const float *scale,
+                           const float *bias, gc_bf16 *y)
+{
+    float part[SOME];
+    for (int64_t k = 0; k < j->n; k += SOME) {
+        int64_t n = min64(SOME, j->n - k);
+        whole_row(n, x + k, center, factor, scale + k, bias + k, part);
+        j->half->narrow(n, part, y + k);
+    }
+}
+
 static void forward_task(void *task, uint32_t chunk)
 {
     const gc_row_job *j = task;
     int64_t first = (int64_t)chunk * j->chunk, last = min64(first + j->chunk, j->rows);
     for (int64_t r = first; r < last; r++) {
         const float *x = j->x + r * j->n;
-        float *y = j->y + r * j->n;
         measure(j, x, j->stats + 2 * r);
         float center = j->stats[2 * r], factor = j->stats[2 * r + 1];
         if (j->span == 1 && j->scale != NULL && j->bias != NULL) {
             int64_t at = r % j->groups * j->per_row;
-            whole_row(j->n, x, center, factor, j->scale + at, j->bias + at, y);
+            if (j->y_half != NULL) {
+                whole_row_half(j, x, center, factor, j->scale + at, j->bias + at, j->y_half + r * j->n);
+            } else {
+                whole_row(j->n, x, center, factor, j->scale + at, j->bias + at, j->y + r * j->n);
+            }
             continue;
         }
+        float *y = j->y + r * j->n;
         for (int64_t k = 0; k < j->n; k++) {
             y[k] = (x[k] - center) * factor;
         }

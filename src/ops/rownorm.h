@@ -14,7 +14,7 @@
 #ifndef GC_OPS_ROWNORM_H
 #define GC_OPS_ROWNORM_H
 
-#include "kern/kern.h"
+#include "kern/half.h"
 #include "ops/op.h"
 
 enum { ROW_LAYER, ROW_RMS, ROW_MVN, ROW_L1, ROW_L2 };
@@ -29,6 +29,8 @@ typedef struct gc_row_job {
     const gc_kern *kern;
     const float *x, *dy, *scale, *bias, *d_mean, *d_factor;
     float *y;
+    const gc_half *half; /* with y_half: the result is bfloat16; there are scale and bias, and span is 1 */
+    gc_bf16 *y_half;
     float *stats; /* centre and factor of each row */
 } gc_row_job;
 

@@ -6,7 +6,7 @@
 static bool may_be_half(const gc_slot *s)
 {
     return s->value.dtype == GRADCAM_F32 && !s->constant && !s->kept && !s->active && !s->unused && s->fault == 0 &&
-           s->producer >= 0 && !s->sequence;
+           (s->producer >= 0 || s->base >= 0) && !s->sequence;
 }
 
 /* The slot stays float32; true when that is news. */

@@ -75,7 +75,7 @@ void check_vectors(const gc_kern *k);
 void check_max(const gc_kern *k);
 void check_gemm(const gc_ctx *ctx);
 void check_conv(const gc_ctx *one, const gc_ctx *many);
-void check_attend(const gc_ctx *few, const gc_ctx *many);
+void check_attend(const gc_ctx *few, const gc_ctx *many, const gc_half *half);
 void check_half(const gc_ctx *one, const gc_ctx *many, const gc_half *half);
 void check_half_conv(const gc_ctx *one, const gc_ctx *many, const gc_half *half);
 void check_copy(void);

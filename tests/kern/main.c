@@ -42,7 +42,7 @@ static void check_set(const char *name, uint32_t seed)
     check_gemm(one);
     check_gemm(many);
     check_conv(one, many);
-    check_attend(one, many);
+    check_attend(one, many, NULL);
     gc_ctx_unref(one);
     gc_ctx_unref(many);
 }
@@ -59,6 +59,7 @@ static void check_halves(uint32_t seed)
             check_row(half->name);
             check_seed(seed);
             check_half(one, many, half);
+            check_attend(one, many, half);
             gc_ctx_unref(one);
             gc_ctx_unref(many);
         }
