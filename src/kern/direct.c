@@ -146,8 +146,8 @@ static void pad_task(void *task, uint32_t index)
 
 /* Weights that do not stay in the cache: a tile fetches a part of the next panel.
    Else the first panel fetches the pixels of the next tile, too few in a row for
-   the processor to see them coming. */
-static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile)
+   the processor to see them coming, and the other panels what will be added there. */
+static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile, int64_t end)
 {
     if (d->panels_ahead > 0) {
         int64_t tiles = d->flat ? d->tiles_line : d->lines * d->tiles_line;
@@ -156,6 +156,9 @@ static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile)
     } else if (d->flat && panel == 0) {
         int64_t floats = t->rows * d->row_step;
         gc_kern_look_ahead(t->a + floats, floats * (int64_t)sizeof(float), 0, 1, t);
+    } else if (d->flat && d->epi->residual != NULL) {
+        gc_kern_look_ahead(d->epi->residual + end * t->c_step, t->rows * t->c_step * (int64_t)sizeof(float), panel - 1,
+                           d->panels - 1, t);
     } else {
         t->ahead_lines = 0;
     }
@@ -184,7 +187,7 @@ static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, i
         int64_t place = pixel + at * dim[2].out_step;
         t->a = from + at * d->row_step;
         t->rows = (int32_t)(end - at);
-        look_ahead(d, t, panel, d->flat ? i : line * d->tiles_line + i);
+        look_ahead(d, t, panel, d->flat ? i : line * d->tiles_line + i, end);
         t->c = d->out + place * g->out_pixel + column;
         if (d->epi->residual != NULL) {
             t->epi.residual = d->epi->residual + place * g->out_pixel + column;

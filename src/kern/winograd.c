@@ -10,7 +10,7 @@
 #include "kern/conv.h"
 #include "kern/share.h"
 
-enum { BLOCK_FEW = 42, BLOCK_MANY = 56, BLOCK_CHANNELS = 256, PLANE_PAD = 32, MAX_PLANES = 36, MAX_NR = 32 };
+enum { BLOCK = 56, PLANE_PAD = 32, MAX_PLANES = 36, MAX_NR = 32 };
 
 /* The work is cut into items: a block of tiles and a group of panels of output
    channels.  A worker has a slot of scratch: the transformed tiles of the block
@@ -80,7 +80,7 @@ static void measure(const gc_gather *g, int32_t m, int32_t workers, wino *w)
     w->tiles_x = ceil_div(g->dim[2].places, m);
     w->tiles = g->images * w->tiles_y * w->tiles_x;
     w->panels = ceil_div(g->out_c, g->kern->nr);
-    w->blocks = ceil_div(w->tiles, g->in_c + g->out_c <= BLOCK_CHANNELS ? BLOCK_FEW : BLOCK_MANY);
+    w->blocks = ceil_div(w->tiles, BLOCK);
     cut(w);
     w->block = ceil_div(w->tiles, w->blocks);
     w->columns = ceil_div(w->panels, w->groups) * g->kern->nr;
