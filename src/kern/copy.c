@@ -130,6 +130,17 @@ static void row_copy1(char *d, int64_t ds, const char *s, int64_t ss, int64_t n)
 }
 
 /* memcpy of a constant size compiles to one move and is safe for every type. */
+static void row_copy2(char *d, int64_t ds, const char *s, int64_t ss, int64_t n)
+{
+    if (ds == 1 && ss == 1) {
+        memcpy(d, s, (size_t)n * 2);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(d + i * ds * 2, s + i * ss * 2, 2);
+    }
+}
+
 static void row_copy4(char *d, int64_t ds, const char *s, int64_t ss, int64_t n)
 {
     if (ds == 1 && ss == 1) {
@@ -181,7 +192,7 @@ void gc_copy_nd(int32_t ndim, const int64_t *shape, void *dst, const int64_t *ds
         return;
     }
     coalesce(&p);
-    row_fn row = size == 1 ? row_copy1 : size == 4 ? row_copy4 : row_copy8;
+    row_fn row = size == 1 ? row_copy1 : size == 2 ? row_copy2 : size == 4 ? row_copy4 : row_copy8;
     walk(&p, dst, src, (int64_t)size, has_short_rows(&p, size) ? NULL : row);
 }
 

@@ -10,7 +10,7 @@
 enum { GC_COPY_DIMS = 16 };
 
 /* dst = src.  Strides in elements, of either sign; 0 in src repeats, 0 in dst
-   is allowed only for dimensions of length 1.  `size` is 1, 4 or 8 bytes. */
+   is allowed only for dimensions of length 1.  `size` is 1, 2, 4 or 8 bytes. */
 void gc_copy_nd(int32_t ndim, const int64_t *shape, void *dst, const int64_t *dst_strides, const void *src,
                 const int64_t *src_strides, size_t size);
 /* dst += src; a dst stride of 0 sums over that dimension. */

@@ -68,10 +68,10 @@ static unsigned char *byte_buffer(int64_t bytes)
 
 static void one_copy(void)
 {
-    static const size_t sizes[3] = {1, 4, 8};
+    static const size_t sizes[4] = {1, 2, 4, 8};
     int64_t shape[DIMS], wrong = 0;
     int32_t ndim = (int32_t)check_between(0, DIMS);
-    size_t size = sizes[check_between(0, 2)];
+    size_t size = sizes[check_between(0, 3)];
     bool fill = check_chance(4);
     block d, s;
     int64_t n = choose_shape(ndim, shape);
