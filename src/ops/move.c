@@ -180,6 +180,9 @@ static gc_status concat_infer(gc_op_call *c)
     return gc_op_set_output(c, 0, x->dtype, x->ndim, shape);
 }
 
+/* Elements of a task. */
+enum { CONCAT_SLICE = 1 << 14 };
+
 static void part_copy(const gc_tensor *part, const gc_tensor *whole, int32_t axis, int64_t from, bool to_whole)
 {
     size_t size = gc_dtype_size(whole->dtype);
@@ -197,30 +200,57 @@ static void part_copy(const gc_tensor *part, const gc_tensor *whole, int32_t axi
     }
 }
 
+/* Slices of the dimension `cut`, which lies outermost in memory, of each part. */
+typedef struct concat_job {
+    gc_op_call *c;
+    const gc_tensor *whole;
+    int32_t axis, cut;
+    int64_t slices;
+    bool to_whole;
+} concat_job;
+
+static void concat_task(void *task, uint32_t index)
+{
+    const concat_job *j = task;
+    gc_tensor whole = gc_tensor_alias(j->whole);
+    int64_t from = 0;
+    for (int32_t i = 0; i < j->c->n_in; i++) {
+        const gc_tensor *t = j->to_whole ? j->c->in[i] : j->c->grad_in[i];
+        int64_t length = j->c->in[i]->shape[j->axis];
+        if (t != NULL) {
+            gc_tensor part = gc_tensor_alias(t);
+            int64_t n = part.shape[j->cut], first = n * index / j->slices;
+            part.shape[j->cut] = n * (index + 1) / j->slices - first;
+            part.data = at(&part, first * part.strides[j->cut]);
+            whole.data = at(j->whole, first * whole.strides[j->cut]);
+            part_copy(&part, &whole, j->axis, from, j->to_whole);
+        }
+        from += length;
+    }
+}
+
+static gc_status concat_run(gc_op_call *c, const gc_tensor *whole, bool to_whole)
+{
+    concat_job j = {c, whole, 0, 0, 1, to_whole};
+    GC_TRY(gc_op_axis(c, gc_attr_int(&c->attrs, "axis", 1), c->in[0]->ndim, &j.axis));
+    for (int32_t d = 1; d < whole->ndim; d++) {
+        bool outer = whole->strides[d] > whole->strides[j.cut] || whole->shape[j.cut] == 1;
+        j.cut = outer && whole->shape[d] > 1 ? d : j.cut;
+    }
+    if (whole->ndim > 0) {
+        j.slices = max64(1, min64(whole->shape[j.cut], gc_numel(whole) / CONCAT_SLICE));
+    }
+    return gc_parallel(c->ctx, concat_task, &j, (uint32_t)min64(j.slices, UINT32_MAX));
+}
+
 static gc_status concat_forward(gc_op_call *c)
 {
-    int32_t axis = 0;
-    int64_t from = 0;
-    GC_TRY(gc_op_axis(c, gc_attr_int(&c->attrs, "axis", 1), c->in[0]->ndim, &axis));
-    for (int32_t i = 0; c->out[0] != NULL && i < c->n_in; i++) {
-        part_copy(c->in[i], c->out[0], axis, from, true);
-        from += c->in[i]->shape[axis];
-    }
-    return GRADCAM_OK;
+    return c->out[0] != NULL ? concat_run(c, c->out[0], true) : GRADCAM_OK;
 }
 
 static gc_status concat_backward(gc_op_call *c)
 {
-    int32_t axis = 0;
-    int64_t from = 0;
-    GC_TRY(gc_op_axis(c, gc_attr_int(&c->attrs, "axis", 1), c->in[0]->ndim, &axis));
-    for (int32_t i = 0; c->grad_out[0] != NULL && i < c->n_in; i++) {
-        if (c->grad_in[i] != NULL) {
-            part_copy(c->grad_in[i], c->grad_out[0], axis, from, false);
-        }
-        from += c->in[i]->shape[axis];
-    }
-    return GRADCAM_OK;
+    return c->grad_out[0] != NULL ? concat_run(c, c->grad_out[0], false) : GRADCAM_OK;
 }
 
 /* Length of part i; -1 when the list does not have it. */
