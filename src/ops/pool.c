@@ -8,8 +8,8 @@
 #include "ops/spatial_mean.h"
 #include "ops/window.h"
 
-/* Backward tasks own a slice of channels, so no two add to one element. */
-enum { SLICE = 32, ROW_CHUNK = 16, MOST_TAPS = 64 };
+/* Backward tasks own lines of the gradient of the input, so no two add to one element. */
+enum { BANDS = 8, ROW_CHUNK = 16, MOST_TAPS = 64 };
 
 typedef struct pool_job {
     gc_window w;
@@ -226,17 +226,88 @@ static void half_max_task(void *task, uint32_t chunk)
     }
 }
 
-static void max_back_task(void *task, uint32_t slice)
+/* Pixels of an image of dx, whole lines, and the window places whose taps may lie
+   there. */
+typedef struct band {
+    int64_t image;
+    int64_t pixel, end;   /* within the image */
+    int64_t row, row_end; /* of all images */
+} band;
+
+/* The places of one dimension that reach into first .. last of the input. */
+static void places_over(const gc_window *w, int i, int64_t first, int64_t last, int64_t *low, int64_t *high)
+{
+    int64_t reach = (w->kernel[i] - 1) * w->dilation[i], at = first + w->pad_begin[i] - reach;
+    *low = at > 0 ? (at + w->stride[i] - 1) / w->stride[i] : 0;
+    *high = min64(w->out[i], (last - 1 + w->pad_begin[i]) / w->stride[i] + 1);
+    *low = min64(*low, *high);
+}
+
+static int64_t band_lines(const pool_job *j)
+{
+    return max64((j->w.in[1] + BANDS - 1) / BANDS, 2 * ((j->w.kernel[1] - 1) * j->w.dilation[1] + 1));
+}
+
+static int64_t bands_of_plane(const pool_job *j)
+{
+    return (j->w.in[1] + band_lines(j) - 1) / band_lines(j);
+}
+
+/* Bands of a picture; of a volume, whose windows reach over several planes, the
+   whole image is one. */
+static int64_t bands_of_image(const pool_job *j)
+{
+    return j->w.in[0] == 1 && j->w.out[0] == 1 ? bands_of_plane(j) : 1;
+}
+
+static band band_at(const pool_job *j, int64_t index)
+{
+    int64_t bands = bands_of_image(j), first = index % bands * band_lines(j), low, high;
+    band b = {index / bands, 0, j->w.pixels_in, 0, j->w.pixels_out};
+    if (bands > 1) {
+        int64_t last = min64(j->w.in[1], first + band_lines(j));
+        places_over(&j->w, 1, first, last, &low, &high);
+        b.pixel = first * j->w.in[2];
+        b.end = last * j->w.in[2];
+        b.row = low * j->w.out[2];
+        b.row_end = high * j->w.out[2];
+    }
+    b.row += b.image * j->w.pixels_out;
+    b.row_end += b.image * j->w.pixels_out;
+    return b;
+}
+
+/* dx of the band, zeros; from the pixel 0 of the image on. */
+static float *clear_band(const pool_job *j, const band *b)
+{
+    float *dx = j->dx + b->image * j->w.pixels_in * j->channels;
+    memset(dx + b->pixel * j->channels, 0, (size_t)((b->end - b->pixel) * j->channels) * sizeof *dx);
+    return dx;
+}
+
+static void max_back_task(void *task, uint32_t index)
 {
     const pool_job *j = task;
-    int64_t n = j->channels, k0 = (int64_t)slice * SLICE, k1 = min64(k0 + SLICE, n);
-    for (int64_t r = 0; r < j->rows; r++) {
-        float *dx = j->dx + r / j->w.pixels_out * j->w.pixels_in * n;
-        for (int64_t k = k0; k < k1; k++) {
-            int32_t pixel = j->arg[r * n + k];
-            if (pixel >= 0) {
-                dx[pixel * n + k] += j->y[r * n + k];
-            }
+    band b = band_at(j, index);
+    float *restrict dx = clear_band(j, &b), elsewhere = 0.0f; /* no branch, which nobody could guess */
+    const gc_window *w = &j->w;
+    int64_t n = j->channels, reach = 0; /* pixels from the first to the last tap */
+    for (int i = 0; i < 3; i++) {
+        reach = reach * w->in[i] + (w->kernel[i] - 1) * w->dilation[i];
+    }
+    for (int64_t r = b.row; r < b.row_end; r++) {
+        const int32_t *restrict arg = j->arg + r * n;
+        const float *restrict dy = j->y + r * n;
+        int64_t place[3];
+        (void)gc_window_split(j->w.out, r, place);
+        int64_t base = first_pixel(w, place);
+        bool inside = base >= b.pixel && base + reach < b.end;
+        for (int64_t k = 0; k < n && inside; k++) {
+            dx[arg[k] * n + k] += dy[k];
+        }
+        for (int64_t k = 0; k < n && !inside; k++) {
+            float *to = arg[k] >= b.pixel && arg[k] < b.end ? &dx[arg[k] * n + k] : &elsewhere;
+            *to += dy[k];
         }
     }
 }
@@ -276,13 +347,13 @@ static gc_status back(gc_op_call *c, pool_job *j, gc_task_fn fn)
         return GRADCAM_OK;
     }
     j->dx = c->grad_in[0]->data;
-    memset(j->dx, 0, (size_t)(j->w.images * j->w.pixels_in * j->channels) * sizeof(float));
-    if (!c->grad_out[0]) {
-        return GRADCAM_OK; /* only Indices had a gradient: none */
+    if (!c->grad_out[0]) { /* only Indices had a gradient: none */
+        memset(j->dx, 0, (size_t)(j->w.images * j->w.pixels_in * j->channels) * sizeof(float));
+        return GRADCAM_OK;
     }
     j->y = c->grad_out[0]->data;
     j->arg = c->aux;
-    return gc_parallel(c->ctx, fn, j, chunks(j->channels, SLICE));
+    return gc_parallel(c->ctx, fn, j, (uint32_t)(j->w.images * bands_of_image(j)));
 }
 
 static gc_status max_backward(gc_op_call *c)
@@ -343,18 +414,23 @@ static void half_average_task(void *task, uint32_t chunk)
     }
 }
 
-static void average_back_task(void *task, uint32_t slice)
+static void average_back_task(void *task, uint32_t index)
 {
     const pool_job *j = task;
-    int64_t n = j->channels, k0 = (int64_t)slice * SLICE, k1 = min64(k0 + SLICE, n);
-    for (int64_t r = 0; r < j->rows; r++) {
-        int64_t place[3], image = gc_window_split(j->w.out, r, place);
+    band b = band_at(j, index);
+    float *image = clear_band(j, &b);
+    int64_t n = j->channels;
+    for (int64_t r = b.row; r < b.row_end; r++) {
+        int64_t place[3];
+        (void)gc_window_split(j->w.out, r, place);
         float factor = divisor(j, place);
         for (int64_t tap = 0; tap < j->w.taps; tap++) {
             int64_t pixel = gc_window_pixel(&j->w, place, tap);
-            float *dx = j->dx + (image * j->w.pixels_in + pixel) * n;
-            for (int64_t k = k0; pixel >= 0 && k < k1; k++) {
-                dx[k] += j->y[r * n + k] / factor;
+            bool inside = pixel >= b.pixel && pixel < b.end;
+            float *restrict dx = image + (inside ? pixel : b.pixel) * n;
+            const float *restrict dy = j->y + r * n;
+            for (int64_t k = 0; inside && k < n; k++) {
+                dx[k] += dy[k] / factor;
             }
         }
     }
@@ -386,7 +462,7 @@ static gc_status average_backward(gc_op_call *c)
 
 /* ---- Global pooling: one window over the image, any rank ---- */
 
-/* Fills only images, pixels_in, pixels_out, channels, rows. */
+/* The image as one line under one window. */
 static gc_status global_setup(gc_op_call *c, pool_job *j)
 {
     memset(j, 0, sizeof *j);
@@ -396,6 +472,10 @@ static gc_status global_setup(gc_op_call *c, pool_job *j)
     j->rows = j->w.images = x->shape[0];
     j->w.pixels_out = 1;
     j->w.pixels_in = gc_shape_numel(x->ndim - 2, x->shape + 2);
+    for (int i = 0; i < 3; i++) {
+        j->w.out[i] = j->w.stride[i] = j->w.dilation[i] = 1;
+        j->w.in[i] = j->w.kernel[i] = i < 2 ? 1 : j->w.pixels_in;
+    }
     if (j->w.pixels_in < 1 || j->w.pixels_in > INT32_MAX || j->rows > INT32_MAX) {
         return gc_op_fail(c, GRADCAM_E_SHAPE, "the image is empty or too large");
     }
