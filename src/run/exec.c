@@ -117,7 +117,7 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err)
     for (int32_t i = 0; i < run->net->n_inputs; i++) {
         gc_slot *slot = &p->slots[p->slot_of[run->net->inputs[i]]];
         if (!slot->constant) {
-            GC_TRY(convert(run->ctx, run->inputs[i], &slot->value, err));
+            GC_TRY(convert(run->ctx, run->inputs[i], &p->slots[slot->goes_to].value, err));
         }
         GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_FORWARD, err));
     }

@@ -241,6 +241,24 @@ static int32_t only_reader(gc_plan *p, int32_t index)
     return -1;
 }
 
+/* What reads an input only to bring it into another layout does so from the host's
+   tensor. */
+static void feed(gc_plan *p, int32_t input)
+{
+    gc_slot *s = &p->slots[input];
+    s->goes_to = input;
+    int32_t index = s->readers == 1 && s->producer < 0 ? gc_plan_reader(p, input, -1) : -1;
+    gc_step *copy = index < 0 ? NULL : &p->steps[index];
+    if (copy == NULL || copy->op != NULL || copy->backward || s->kept || s->active || s->constant || s->fault != 0 ||
+        s->unused || p->cut != NULL) {
+        return;
+    }
+    s->goes_to = copy->out[0];
+    s->hidden = 1;
+    copy->fused = 1;
+    p->slots[copy->out[0]].producer = -1;
+}
+
 void gc_plan_fuse(gc_plan *p)
 {
     for (int32_t i = 0; i < p->n_steps; i++) {
@@ -250,6 +268,9 @@ void gc_plan_fuse(gc_plan *p)
                 p->slots[p->slots[slot].base >= 0 ? p->slots[slot].base : slot].readers++;
             }
         }
+    }
+    for (int32_t i = 0; i < p->net->n_inputs; i++) {
+        feed(p, p->slot_of[p->net->inputs[i]]);
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         gc_step *s = &p->steps[i];

@@ -30,10 +30,10 @@ typedef struct gc_slot {
     int32_t other;     /* the slot with the other layout, or -1 */
     int32_t producer;  /* step, or -1 */
     int32_t constant;
-    int32_t kept;      /* outputs, watched and hooked values */
-    int32_t want_grad; /* watched gradient */
-    int32_t passing;   /* hooks see its gradient, which nobody asks for after the pass */
-    int32_t reserved1;
+    int32_t kept;             /* outputs, watched and hooked values */
+    int32_t want_grad;        /* watched gradient */
+    int32_t passing;          /* hooks see its gradient, which nobody asks for after the pass */
+    int32_t goes_to;          /* of an input: the slot that is written in its place, or its own number */
     int32_t active;           /* a gradient flows through it */
     int32_t has_grad;         /* during and after a backward pass */
     int32_t fault;            /* 1 + index into gc_plan.faults: cannot be computed */
