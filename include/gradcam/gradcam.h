@@ -430,6 +430,18 @@ enum { GRADCAM_WATCH_VALUE = 1, GRADCAM_WATCH_GRAD = 2 };
    Errors: INVALID (`what` is no combination of the two), NOT_FOUND, NOMEM. */
 GRADCAM_API gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *err);
 
+/* Asks for the mean over places of a value's gradient, and that the value be kept:
+       m[n, c] = 1 / (P - skip) sum over p from skip to P - 1 of dy/dx[n, c, p]
+   where x has the channels on `axis`, which is 1 (feature maps [N, C, spatial...]) or -1
+   (tokens [N, places, C]), samples on axis 0, and P places on all others, counted row-major;
+   the first `skip` are left out (a class token).  That is what Grad-CAM needs, and it takes
+   less time than the gradient where what reads x is linear place by place: poolings that
+   hand on the whole gradient, 1x1 convolutions, products of each place or of all of them
+   with constant weights, sums, and reshapes between these.  Elsewhere the mean is that of the
+   whole gradient.  Takes effect and lasts as gc_run_watch does; the last call for a value counts.
+   Errors: INVALID (the axis; skip below 0 or above 2^24 - 1), NOT_FOUND, NOMEM. */
+GRADCAM_API gc_status gc_run_watch_mean(gc_run *run, const char *name, int32_t axis, int64_t skip, gc_error *err);
+
 /* Plans for the shapes of the bound inputs and allocates everything.  Done by
    gc_run_forward when needed; afterwards forward and backward allocate nothing.
    Errors: STATE (an input is not bound), SHAPE and DTYPE (an operator cannot
@@ -463,7 +475,7 @@ GRADCAM_API gc_status gc_run_forward(gc_run *run, gc_error *err);
 
 /* Starts a backward pass at value `name` (NULL: the only output) from `seed`,
    which has the value's shape, down to every value watched with
-   GRADCAM_WATCH_GRAD.  The seed's value must be kept (an output or watched).
+   GRADCAM_WATCH_GRAD or gc_run_watch_mean.  The seed's value must be kept (an output or watched).
    May be called again and again after one forward pass; gradients are those of
    the last call, not a sum.  The seed is read during the call only; any floating
    type.  Errors: INVALID (no seed), NOT_FOUND, STATE (no forward pass yet, or the
@@ -479,6 +491,10 @@ GRADCAM_API gc_status gc_run_backward(gc_run *run, const char *name, const gc_te
    fewer turns), and STATE when there was no pass yet or the value was not watched. */
 GRADCAM_API gc_status gc_run_value(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
 GRADCAM_API gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
+/* The mean that gc_run_watch_mean asked for, [N, C], after gc_run_backward.  Borrowed until
+   the run prepares again, its numbers until the next pass.  Errors: those of gc_run_gradient, and
+   SHAPE (a value of rank 0 or 1, without elements, or with no more than `skip` places). */
+GRADCAM_API gc_status gc_run_gradient_mean(gc_run *run, const char *name, gc_tensor **out, gc_error *err);
 /* Shape and type of any value after gc_run_prepare; data is NULL.  Errors:
    INVALID, NOT_FOUND, STATE (not prepared). */
 GRADCAM_API gc_status gc_run_describe(gc_run *run, const char *name, gc_tensor_desc *desc, gc_error *err);
@@ -623,6 +639,11 @@ typedef struct gc_explain_options {
     gc_report *report; /* NULL: not reported */
     /* gc_gradcam_layers: NULL, or for each layer NULL or a tensor as `into`. */
     gc_tensor *const *into_layers;
+    /* Of layers: 0 or 1: channels on axis 1; -1: on the last axis, as of tokens [N, places, C];
+       and how many places at the front are no part of the picture, such as a class token.  Maps have the
+       shape of the places, [N, places - skip] where there is a skip.  gc_gradcam and its sweep. */
+    int32_t channel_axis;
+    uint32_t skip;
 } gc_explain_options;
 
 /* All of them: inputs must be bound; the forward pass is run.  options may be

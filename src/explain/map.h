@@ -3,6 +3,8 @@
 #ifndef GC_EXPLAIN_MAP_H
 #define GC_EXPLAIN_MAP_H
 
+#include <stdbool.h>
+
 #include "gradcam/gradcam.h"
 
 /* The working memory of the methods, see gc_run_scratch. */
@@ -18,9 +20,10 @@ enum {
     GC_SCRATCH_MAPS = GC_SCRATCH_RESIZED /* of a sweep, until all are there */
 };
 
-/* map[n, p] = sum_k pool_p(grad[n, k, :]) * act[n, k, p]; see gc_gradcam. */
-gc_status gc_map_weigh(gc_run *run, const gc_tensor *act, const gc_tensor *grad, const gc_explain_options *o,
-                       gc_tensor *map, gc_error *err);
+/* map[n, p] = sum_k pool_p(grad[n, k, :]) * act[n, k, p]; see gc_gradcam.  is_mean: `grad` is
+   the mean already, [n, k]. */
+gc_status gc_map_weigh(gc_run *run, const gc_tensor *act, const gc_tensor *grad, bool is_mean,
+                       const gc_explain_options *o, gc_tensor *map, gc_error *err);
 /* GRADCAM_WARN_* of a float32 row-major map. */
 uint32_t gc_map_warnings(const gc_tensor *map);
 /* A float32 tensor of that shape: `into` referenced, or a new one. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The methods, written on the public interface of runs. */
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/abi.h"
@@ -19,9 +20,11 @@ static gc_status begin(const gc_run *run, const gc_explain_options *host, gc_ten
     if (host != NULL) {
         GC_TRY(GC_ABI_IMPORT(host, o, err));
     }
-    if (o->pool < 0 || o->pool > GRADCAM_POOL_SUM || o->grad < 0 || o->grad > GRADCAM_GRAD_POSITIVE || o->rule < 0 ||
-        o->rule > GRADCAM_RULE_DECONVNET || o->resize < 0 || o->resize > GRADCAM_RESIZE_NEAREST) {
-        return gc_fail(err, GRADCAM_E_INVALID, "gc_explain_options: pool, grad, rule or resize is out of range");
+    bool axis = o->channel_axis >= -1 && o->channel_axis <= 1;
+    if (!axis || o->pool < 0 || o->pool > GRADCAM_POOL_SUM || o->grad < 0 || o->grad > GRADCAM_GRAD_POSITIVE ||
+        o->rule < 0 || o->rule > GRADCAM_RULE_DECONVNET || o->resize < 0 || o->resize > GRADCAM_RESIZE_NEAREST) {
+        return gc_fail(err, GRADCAM_E_INVALID,
+                       "gc_explain_options: channel_axis, pool, grad, rule or resize is out of range");
     }
     return GRADCAM_OK;
 }
@@ -76,44 +79,87 @@ static gc_status pass(gc_aim *aim, gc_rule rule, gc_error *err)
     return s;
 }
 
+/* Of the gradient the mean over places is enough. */
+static bool by_mean(const gc_explain_options *o)
+{
+    return o->grad == GRADCAM_GRAD_AS_IS && o->pool != GRADCAM_POOL_MAX;
+}
+
+static gc_status watch_layer(gc_run *run, const char *layer, const gc_explain_options *o, gc_error *err)
+{
+    if (by_mean(o)) {
+        return gc_run_watch_mean(run, layer, o->channel_axis < 0 ? -1 : 1, (int64_t)o->skip, err);
+    }
+    return gc_run_watch(run, layer, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err);
+}
+
+/* A layer, and its gradient or, NULL, where to ask for it. */
+typedef struct layer_source {
+    const char *layer;
+    gc_tensor *grad;
+    bool mean;
+} layer_source;
+
 /* A layer whose activation is there, and the shape of its map. */
 typedef struct layer_view {
     gc_tensor *act, *grad; /* grad NULL: zero */
+    bool mean;             /* it is the mean */
     gc_tensor_desc map;
     int64_t positions;
 } layer_view;
 
-/* `grad` NULL: what the pass has left. */
-static gc_status view_layer(gc_aim *aim, const char *layer, gc_tensor *grad, layer_view *v, gc_error *err)
+/* All dimensions but that of the channels, or one dimension where places are skipped. */
+static void shape_map(const gc_tensor_desc *d, const gc_explain_options *o, layer_view *v)
+{
+    int32_t channels = o->channel_axis < 0 ? d->ndim - 1 : 1;
+    v->map.dtype = GRADCAM_F32;
+    v->map.shape[0] = d->shape[0];
+    v->positions = 1;
+    for (int32_t i = 1, k = 1; i < d->ndim; i++) {
+        if (i != channels) {
+            v->map.shape[k++] = d->shape[i];
+            v->positions *= d->shape[i];
+        }
+    }
+    v->map.ndim = d->ndim - 1;
+    if (o->skip > 0) {
+        v->positions -= (int64_t)o->skip;
+        v->map.ndim = 2;
+        v->map.shape[1] = v->positions;
+    }
+}
+
+static gc_status view_layer(gc_aim *aim, const layer_source *from, const gc_explain_options *o, layer_view *v,
+                            gc_error *err)
 {
     gc_tensor_desc d;
     memset(v, 0, sizeof *v);
+    const char *layer = from->layer;
+    v->grad = from->grad;
+    v->mean = from->mean;
     GC_TRY(gc_run_value(aim->run, layer, &v->act, err));
     gc_tensor_describe(v->act, &d);
     if (d.ndim < 2 || d.dtype != GRADCAM_F32) {
         return gc_fail(err, GRADCAM_E_SHAPE, "layer \"%s\" has no channels; it needs rank 2 or more", layer);
     }
-    v->grad = grad;
-    gc_status s = grad == NULL ? gc_run_gradient(aim->run, layer, &v->grad, err) : GRADCAM_OK;
-    if (s != GRADCAM_OK && s != GRADCAM_E_NO_GRADIENT) {
-        return s;
+    shape_map(&d, o, v);
+    if (o->skip > 0 && v->positions < 1) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "layer \"%s\" has no more than %u places, which are skipped", layer,
+                       (unsigned)o->skip);
     }
-    v->map.dtype = GRADCAM_F32;
-    v->map.ndim = d.ndim - 1;
-    v->map.shape[0] = d.shape[0];
-    v->positions = 1;
-    for (int32_t i = 2; i < d.ndim; i++) {
-        v->map.shape[i - 1] = d.shape[i];
-        v->positions *= d.shape[i];
+    if (v->positions == 0 || d.shape[0] == 0 || v->grad != NULL) {
+        return GRADCAM_OK;
     }
-    return GRADCAM_OK;
+    gc_status s = v->mean ? gc_run_gradient_mean(aim->run, layer, &v->grad, err)
+                          : gc_run_gradient(aim->run, layer, &v->grad, err);
+    return s == GRADCAM_E_NO_GRADIENT ? GRADCAM_OK : s;
 }
 
 static gc_status draw(gc_aim *aim, const layer_view *v, const gc_explain_options *o, gc_tensor *map, gc_error *err)
 {
     gc_tensor_desc m;
     if (v->grad != NULL) {
-        return gc_map_weigh(aim->run, v->act, v->grad, o, map, err);
+        return gc_map_weigh(aim->run, v->act, v->grad, v->mean, o, map, err);
     }
     gc_tensor_describe(map, &m);
     memset(m.data, 0, (size_t)(m.shape[0] * v->positions) * sizeof(float));
@@ -121,12 +167,12 @@ static gc_status draw(gc_aim *aim, const layer_view *v, const gc_explain_options
 }
 
 /* One map from a layer whose activation and gradient are there. */
-static gc_status layer_map(gc_aim *aim, const char *layer, gc_tensor *grad, const gc_explain_options *o,
-                           gc_tensor *into, gc_tensor **map, uint32_t *warnings, gc_error *err)
+static gc_status layer_map(gc_aim *aim, const layer_source *from, const gc_explain_options *o, gc_tensor *into,
+                           gc_tensor **map, uint32_t *warnings, gc_error *err)
 {
     layer_view v;
     gc_tensor *made = NULL;
-    GC_TRY(view_layer(aim, layer, grad, &v, err));
+    GC_TRY(view_layer(aim, from, o, &v, err));
     GC_TRY(gc_map_make(aim->ctx, v.map.ndim, v.map.shape, into, &made, err));
     gc_status s = draw(aim, &v, o, made, err);
     if (s != GRADCAM_OK) {
@@ -145,7 +191,7 @@ static gc_status choose_layer(gc_aim *aim, const gc_explain_options *o, const ch
     if (*layer == NULL) {
         GC_TRY(gc_aim_layer(aim, layer, err));
     }
-    return gc_run_watch(aim->run, *layer, GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD, err);
+    return watch_layer(aim->run, *layer, o, err);
 }
 
 gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor **map, gc_error *err)
@@ -158,14 +204,16 @@ gc_status gc_gradcam(gc_run *run, const gc_explain_options *options, gc_tensor *
     GC_TRY(gc_aim_init(&aim, gc_run_ctx(run), run, o->target, err));
     GC_TRY(choose_layer(&aim, o, &layer, err));
     GC_TRY(pass(&aim, o->rule, err));
-    GC_TRY(layer_map(&aim, layer, NULL, o, o->into, map, &warnings, err));
+    const layer_source from = {layer, NULL, by_mean(o)};
+    GC_TRY(layer_map(&aim, &from, o, o->into, map, &warnings, err));
     report(&aim, o, layer, warnings);
     return GRADCAM_OK;
 }
 
 /* ---- several layers ----
 
-   A layer's map is made as soon as its gradient is there, while both are in the cache
+   Where means of gradients are enough, maps are made of them after the pass.  Else a
+   layer's map is made as soon as its gradient is there, while both are in the cache
    and before the memory of the gradient goes to another: a backward hook does it, the
    last one on the value.  Where no gradient comes, the map is made after the pass. */
 
@@ -204,7 +252,8 @@ static gc_status room_for_layers(gc_run *run, size_t n, sweep_layer **layers, gc
 
 static gc_status make_map(sweep_layer *l, gc_tensor *grad, gc_error *err)
 {
-    return layer_map(l->sweep->aim, l->name, grad, l->sweep->o, l->into, &l->made, &l->warnings, err);
+    const layer_source from = {l->name, grad, by_mean(l->sweep->o)};
+    return layer_map(l->sweep->aim, &from, l->sweep->o, l->into, &l->made, &l->warnings, err);
 }
 
 static int32_t on_gradient(void *user, const gc_hook_event *event)
@@ -214,13 +263,22 @@ static int32_t on_gradient(void *user, const gc_hook_event *event)
     return l->sweep->failed;
 }
 
+static gc_status watch_swept(sweep *w, sweep_layer *l, gc_error *err)
+{
+    if (by_mean(w->o)) {
+        return watch_layer(w->aim->run, l->name, w->o, err);
+    }
+    GC_TRY(gc_run_add_hook(w->aim->run, l->name, GRADCAM_HOOK_BACKWARD | GRADCAM_HOOK_PASSING, on_gradient, l, &l->hook,
+                           err));
+    l->hooked = 1;
+    return GRADCAM_OK;
+}
+
 static gc_status sweep_pass(sweep *w, sweep_layer *layers, size_t n, gc_error *err)
 {
     gc_status s = GRADCAM_OK;
     for (size_t i = 0; i < n && s == GRADCAM_OK; i++) {
-        s = gc_run_add_hook(w->aim->run, layers[i].name, GRADCAM_HOOK_BACKWARD | GRADCAM_HOOK_PASSING, on_gradient,
-                            &layers[i], &layers[i].hook, err);
-        layers[i].hooked = s == GRADCAM_OK;
+        s = watch_swept(w, &layers[i], err);
     }
     s = s == GRADCAM_OK ? pass(w->aim, w->o->rule, err) : s;
     if (w->failed != GRADCAM_OK) {
@@ -289,7 +347,8 @@ gc_status gc_cam(gc_run *run, const gc_explain_options *options, gc_tensor **map
     GC_TRY(gc_run_prepare(run, err));
     GC_TRY(gc_cam_pattern(run, layer, aim.output, err));
     GC_TRY(pass(&aim, GRADCAM_RULE_PLAIN, err));
-    GC_TRY(layer_map(&aim, layer, NULL, &o, o.into, map, &warnings, err));
+    const layer_source from = {layer, NULL, by_mean(&o)};
+    GC_TRY(layer_map(&aim, &from, &o, o.into, map, &warnings, err));
     report(&aim, &o, layer, warnings);
     return GRADCAM_OK;
 }
@@ -380,7 +439,8 @@ static gc_status cam_and_guided(gc_aim *aim, const char *layer, const char *inpu
 {
     layer_view v;
     GC_TRY(pass(aim, GRADCAM_RULE_PLAIN, err));
-    GC_TRY(view_layer(aim, layer, NULL, &v, err));
+    const layer_source from = {layer, NULL, by_mean(o)};
+    GC_TRY(view_layer(aim, &from, o, &v, err));
     GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_CAM, &v.map, cam, err));
     GC_TRY(draw(aim, &v, o, *cam, err));
     GC_TRY(gc_run_set_rule(aim->run, guided_rule(o), err));

@@ -20,8 +20,8 @@ enum {
     FLOAT_TERMS = 1 << 6 /* after which a float sum goes on in double */
 };
 
-/* A tensor [N, C, spatial...] whose spatial dimensions are walked in one stride,
-   and whose channels or positions are neighbours. */
+/* A tensor [N, C, spatial...], or with C last, whose spatial dimensions are walked in one
+   stride, and whose channels or positions are neighbours. */
 typedef struct planes {
     const float *data;
     int64_t sample, channel, position; /* strides */
@@ -37,15 +37,21 @@ typedef struct weighing {
     float *map;     /* [samples, positions] */
 } weighing;
 
-static bool read_planes(const gc_tensor_desc *d, planes *p)
+static int32_t channel_axis(const gc_tensor_desc *d, const gc_explain_options *o)
 {
+    return o->channel_axis < 0 ? d->ndim - 1 : 1;
+}
+
+static bool read_planes(const gc_tensor_desc *d, const gc_explain_options *o, planes *p)
+{
+    const int32_t axis = channel_axis(d, o);
     int64_t walked = 1;
     p->data = d->data;
     p->sample = d->strides[0];
-    p->channel = d->shape[1] > 1 ? d->strides[1] : 1;
+    p->channel = d->shape[axis] > 1 ? d->strides[axis] : 1;
     p->position = 0;
-    for (int32_t i = d->ndim - 1; i >= 2; i--) {
-        if (d->shape[i] == 1) {
+    for (int32_t i = d->ndim - 1; i >= 1; i--) {
+        if (d->shape[i] == 1 || i == axis) {
             continue;
         }
         p->position = walked == 1 ? d->strides[i] : p->position;
@@ -54,6 +60,7 @@ static bool read_planes(const gc_tensor_desc *d, planes *p)
         }
         walked *= d->shape[i];
     }
+    p->data += (int64_t)o->skip * p->position;
     return p->channel == 1 || walked == 1 || p->position == 1;
 }
 
@@ -220,20 +227,24 @@ static void map_chunk(void *task, uint32_t index)
     }
 }
 
+/* grad NULL: its mean is known. */
 static gc_status measure(weighing *w, const gc_tensor *act, const gc_tensor *grad, gc_error *err)
 {
     gc_tensor_desc a, g;
     gc_tensor_describe(act, &a);
-    gc_tensor_describe(grad, &g);
-    if (!read_planes(&a, &w->act) || !read_planes(&g, &w->grad)) {
+    if (grad != NULL) {
+        gc_tensor_describe(grad, &g);
+    }
+    if (!read_planes(&a, w->o, &w->act) || (grad != NULL && !read_planes(&g, w->o, &w->grad))) {
         return gc_fail(err, GRADCAM_E_INTERNAL, "a layer lies neither row-major nor channels-last");
     }
     w->samples = a.shape[0];
-    w->channels = a.shape[1];
+    w->channels = a.shape[channel_axis(&a, w->o)];
     w->positions = 1;
-    for (int32_t i = 2; i < a.ndim; i++) {
-        w->positions *= a.shape[i];
+    for (int32_t i = 1; i < a.ndim; i++) {
+        w->positions *= i == channel_axis(&a, w->o) ? 1 : a.shape[i];
     }
+    w->positions -= (int64_t)w->o->skip;
     w->chunk = w->channels < CHUNK ? CHUNK / (w->channels > 0 ? w->channels : 1) : 1;
     w->chunks = (w->positions + w->chunk - 1) / w->chunk;
     return GRADCAM_OK;
@@ -250,29 +261,49 @@ static gc_status scratch(gc_run *run, int32_t which, gc_dtype dtype, int64_t n, 
     return gc_tensor_describe(t, d);
 }
 
-gc_status gc_map_weigh(gc_run *run, const gc_tensor *act, const gc_tensor *grad, const gc_explain_options *o,
-                       gc_tensor *map, gc_error *err)
+/* A mean gradient is the weight, or the sum over that many places is. */
+static void take_mean(weighing *w, const gc_tensor *mean)
+{
+    gc_tensor_desc m;
+    gc_tensor_describe(mean, &m);
+    float scale = w->o->pool == GRADCAM_POOL_SUM ? (float)w->positions : 1.0f;
+    for (int64_t i = 0; i < w->samples * w->channels; i++) {
+        w->weights[i] = ((const float *)m.data)[i] * scale;
+    }
+}
+
+static gc_status pool(weighing *w, gc_run *run, int64_t tasks, gc_error *err)
+{
+    gc_tensor_desc parts;
+    GC_TRY(scratch(run, GC_SCRATCH_PARTS, GRADCAM_F64, tasks * w->channels, &parts, err));
+    w->parts = parts.data;
+    GC_TRY(gc_parallel(gc_run_ctx(run), pool_chunk, w, (uint32_t)tasks));
+    join_parts(w);
+    return GRADCAM_OK;
+}
+
+gc_status gc_map_weigh(gc_run *run, const gc_tensor *act, const gc_tensor *grad, bool is_mean,
+                       const gc_explain_options *o, gc_tensor *map, gc_error *err)
 {
     weighing w;
-    gc_tensor_desc parts, weights, m;
+    gc_tensor_desc weights, m;
     memset(&w, 0, sizeof w);
-    GC_TRY(measure(&w, act, grad, err));
+    w.o = o;
+    GC_TRY(measure(&w, act, is_mean ? NULL : grad, err));
     int64_t tasks = w.samples * w.chunks;
     if (tasks == 0 || tasks > (int64_t)UINT32_MAX) {
         return tasks == 0 ? GRADCAM_OK : gc_fail(err, GRADCAM_E_LIMIT, "the layer is too large for a map");
     }
-    GC_TRY(scratch(run, GC_SCRATCH_PARTS, GRADCAM_F64, tasks * w.channels, &parts, err));
     GC_TRY(scratch(run, GC_SCRATCH_WEIGHTS, GRADCAM_F32, w.samples * w.channels, &weights, err));
     gc_tensor_describe(map, &m);
-    w.o = o;
-    w.parts = parts.data;
     w.weights = weights.data;
     w.map = m.data;
-    const gc_ctx *ctx = gc_run_ctx(run);
-    gc_status s = gc_parallel(ctx, pool_chunk, &w, (uint32_t)tasks);
-    if (s == GRADCAM_OK) {
-        join_parts(&w);
-        s = gc_parallel(ctx, map_chunk, &w, (uint32_t)tasks);
+    gc_status s = GRADCAM_OK;
+    if (is_mean) {
+        take_mean(&w, grad);
+    } else {
+        s = pool(&w, run, tasks, err);
     }
+    s = s == GRADCAM_OK ? gc_parallel(gc_run_ctx(run), map_chunk, &w, (uint32_t)tasks) : s;
     return s == GRADCAM_OK ? s : gc_fail(err, s, "the executor failed while a map was made");
 }

@@ -10,8 +10,8 @@
 typedef struct gc_pack_key {
     const gc_net *net; /* the network, or the body of a loop in it */
     int32_t node;
-    int32_t folded; /* weights changed by a BatchNormalization */
-    int32_t backward;
+    int32_t folded;  /* weights changed by a BatchNormalization */
+    int32_t purpose; /* run/pack.c's */
     int32_t reserved0;
     uint64_t variant; /* the operator's own */
     uint64_t bytes;

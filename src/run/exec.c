@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "kern/copy.h"
-#include "run/run.h"
+#include "run/mean.h"
 #include "run/strips.h"
 #include "tensor/walk.h"
 
@@ -195,6 +195,13 @@ static gc_status gather_gradients(gc_run *run, gc_step *s, gc_error *err)
     return GRADCAM_OK;
 }
 
+void gc_exec_note_rule(gc_run *run, const gc_step *s)
+{
+    if (run->n_rule_nodes == 0 || run->rule_nodes[run->n_rule_nodes - 1] != s->node) {
+        run->rule_nodes[run->n_rule_nodes++] = s->node; /* the steps of a loop follow each other */
+    }
+}
+
 static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
 {
     gc_plan *p = run->plan;
@@ -214,9 +221,7 @@ static gc_status step_gradient(gc_run *run, gc_step *s, gc_error *err)
         if ((s->op->flags & GC_OP_FINISHES) == 0) {
             GC_TRY(in_slices(run, rule_slice, s->call.grad_in[0], s->call.grad_out[0], err));
         }
-        if (run->n_rule_nodes == 0 || run->rule_nodes[run->n_rule_nodes - 1] != s->node) {
-            run->rule_nodes[run->n_rule_nodes++] = s->node; /* the steps of a loop follow each other */
-        }
+        gc_exec_note_rule(run, s);
     }
     return GRADCAM_OK;
 }
@@ -232,7 +237,13 @@ static gc_status step_backward(gc_run *run, gc_step *s, gc_error *err)
         if (has) {
             GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_BACKWARD, err));
         }
+        if (has && slot->sums.wanted) {
+            GC_TRY(gc_exec_own_sums(run, slot, err));
+        }
         any = any || has;
+    }
+    if (s->sums != 0) {
+        GC_TRY(gc_exec_sums(run, s, err));
     }
     if (!s->backward || !any) {
         return GRADCAM_OK;
@@ -248,6 +259,7 @@ gc_status gc_exec_backward(gc_run *run, int32_t seed, gc_error *err)
     run->n_rule_nodes = 0;
     for (int32_t i = 0; i < p->n_slots; i++) {
         p->slots[i].has_grad = i == seed;
+        p->slots[i].sums.has = 0;
     }
     for (int32_t i = p->n_steps - 1; i >= 0; i--) {
         GC_TRY(gc_run_report_progress(run, GRADCAM_HOOK_BACKWARD, p->n_steps - 1 - i, p->n_steps, err));
@@ -260,5 +272,5 @@ gc_status gc_exec_backward(gc_run *run, int32_t seed, gc_error *err)
             GC_TRY(call_hooks(run, slot, GRADCAM_HOOK_BACKWARD, err));
         }
     }
-    return GRADCAM_OK;
+    return gc_exec_means(run, err);
 }

@@ -13,7 +13,8 @@ static bool is_op(const gc_step *s, const char *name)
 
 bool gc_plan_private(const gc_slot *slot)
 {
-    return slot->readers == 1 && !slot->kept && slot->other < 0 && !slot->constant && slot->fault == 0;
+    return slot->readers == 1 && !slot->kept && !slot->sums.counts && slot->other < 0 && !slot->constant &&
+           slot->fault == 0;
 }
 
 static bool same_layout(const gc_tensor *a, const gc_tensor *b)

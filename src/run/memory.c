@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "run/fuse.h"
 #include "run/join.h"
+#include "run/mean.h"
 #include "run/narrow.h"
 #include "run/strips.h"
 
@@ -17,7 +18,7 @@ static gc_tensor *slot_value(gc_plan *p, int32_t slot)
 void gc_plan_mark_active(gc_plan *p)
 {
     for (int32_t i = 0; i < p->n_slots; i++) {
-        p->slots[i].active = p->slots[i].want_grad || p->slots[i].passing;
+        p->slots[i].active = p->slots[i].want_grad || p->slots[i].passing || p->slots[i].sums.whole;
     }
     for (int32_t s = 0; s < p->n_steps; s++) {
         gc_step *step = &p->steps[s];
@@ -81,7 +82,8 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
         GC_TRY(size_block(p, &s->memory, &s->value, err));
         s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;
     }
-    if (s->active) {
+    gc_plan_sums_blocks(p, s);
+    if (s->active || (s->sums.used && s->kept)) {
         s->grad = s->value;
         s->grad.data = NULL;
         GC_TRY(size_block(p, &s->grad_memory, &s->grad, err));
@@ -89,14 +91,14 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
         /* A seed may be put here before the pass.  For many slots that gradients pass
            only, that would be much memory, and what lies there before its time is
            made by steps that a pass from this slot does not run. */
-        if (s->kept && (s->want_grad || !s->passing)) {
+        if (s->kept && (s->want_grad || !(s->passing || s->sums.used))) {
             s->grad_memory.first = p->n_steps;
         }
         if (s->want_grad) {
             s->grad_memory.last = end;
         }
     }
-    if (s->kept && !s->constant) {
+    if ((s->kept || s->sums.counts) && !s->constant) {
         s->memory.last = end;
     }
     return GRADCAM_OK;
@@ -154,6 +156,7 @@ static size_t list_blocks(gc_plan *p, gc_block **list)
     for (int32_t i = 0; i < p->n_slots; i++) {
         list[n++] = &p->slots[i].memory;
         list[n++] = &p->slots[i].grad_memory;
+        list[n++] = &p->slots[i].sums.memory;
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         gc_step *s = &p->steps[i];
@@ -272,6 +275,7 @@ static void set_pointers(gc_plan *p)
             }
         }
         s->grad.data = at(p, &s->grad_memory);
+        s->sums.tensor.data = at(p, &s->sums.memory);
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
         gc_step *s = &p->steps[i];
@@ -290,7 +294,7 @@ static void set_pointers(gc_plan *p)
 
 gc_status gc_plan_memory(gc_plan *p, gc_error *err)
 {
-    size_t most = 2 * (size_t)p->n_slots + 1;
+    size_t most = 3 * (size_t)p->n_slots + 1;
     gc_plan_fuse(p);
     gc_plan_strips(p);
     gc_plan_join(p);

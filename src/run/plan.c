@@ -10,6 +10,7 @@
 #include "run/cut.h"
 #include "run/fold.h"
 #include "run/loop.h"
+#include "run/mean.h"
 #include "run/pack.h"
 #include "run/prune.h"
 #include "run/rows.h"
@@ -42,6 +43,7 @@ void gc_plan_free_step(gc_ctx *ctx, gc_step *s)
     gc_mem_free(ctx, s->own_attrs);
     gc_mem_free(ctx, s->own_pack);
     gc_mem_free(ctx, s->own_back_pack);
+    gc_mem_free(ctx, s->own_sums_pack);
     gc_mem_free(ctx, s->in);
     gc_mem_free(ctx, s->out);
     gc_mem_free(ctx, s->temp);
@@ -175,7 +177,8 @@ static bool foldable(const gc_plan *p, const gc_step *s)
        a position embedding: it is then computed like any other. */
     for (int32_t i = 0; i < s->call.n_out; i++) {
         int32_t value = s->out[i] < 0 ? -1 : p->slots[s->out[i]].net_value;
-        if (value >= 0 && (p->watch[value] & (GRADCAM_WATCH_GRAD | GC_WATCH_PASSING)) != 0) {
+        const uint32_t wanted = GRADCAM_WATCH_GRAD | GC_WATCH_PASSING | GC_WATCH_MEAN;
+        if (value >= 0 && (p->watch[value] & wanted) != 0) {
             return false;
         }
     }
@@ -489,6 +492,7 @@ static void mark_kept(gc_plan *p, const gc_wish *wish)
             p->slots[slot].kept = 1;
             p->slots[slot].want_grad = p->slots[slot].want_grad || (what & GRADCAM_WATCH_GRAD) != 0;
             p->slots[slot].passing = p->slots[slot].passing || (what & GC_WATCH_PASSING) != 0;
+            gc_plan_want_mean(&p->slots[slot], wish->watch[i]);
         }
     }
     for (int32_t i = 0; i < p->net->n_outputs && wish->cut == NULL; i++) {
@@ -512,6 +516,7 @@ static gc_status build(gc_plan *p, const gc_wish *wish, gc_error *err)
     GC_TRY(wish->cut != NULL ? gc_plan_part(p, err) : gc_plan_raise(p, err));
     GC_TRY(gc_plan_prune(p, err));
     GC_TRY(gc_plan_rows(p, err));
+    gc_plan_sums(p);
     gc_plan_mark_active(p);
     GC_TRY(gc_plan_attend(p, err));
     GC_TRY(gc_plan_prune(p, err));

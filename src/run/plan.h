@@ -10,11 +10,25 @@
 #define GC_RUN_PLAN_H
 
 #include "graph/net.h"
+#include "ops/place_sum.h"
 
 typedef struct gc_block {
     size_t bytes, offset;
     int32_t first, last; /* times, inclusive; bytes == 0: unused */
 } gc_block;
+
+/* Sums over places of a slot's gradient, see run/mean.h. */
+typedef struct gc_slot_sums {
+    gc_places places;
+    gc_tensor tensor; /* [samples, channels]; after a backward pass those of a watched slot are means */
+    gc_block memory;
+    int32_t wanted;  /* the host asked for the mean */
+    int32_t used;    /* a sum of it is needed */
+    int32_t whole;   /* comes from the whole gradient, which flows here */
+    int32_t counts;  /* its numbers are looked at in the backward pass */
+    int32_t written; /* a hook may change the whole gradient */
+    int32_t has;     /* during and after a backward pass */
+} gc_slot_sums;
 
 typedef struct gc_slot {
     gc_tensor value;
@@ -57,6 +71,7 @@ typedef struct gc_slot {
        base_at on. */
     int32_t base; /* or -1 */
     int64_t base_at;
+    gc_slot_sums sums;
 } gc_slot;
 
 typedef struct gc_step {
@@ -82,6 +97,10 @@ typedef struct gc_step {
     int32_t before;                 /* the step before it in a chain of strips, or -1 */
     int32_t by_columns;             /* that chain is one of run/columns.h */
     int64_t strip;                  /* lines at a time of a chain of strips that it ends */
+    uint32_t sums;                  /* bit i: sums of in[i]'s gradient come of those of out[0]'s */
+    gc_sums_way sums_way;           /* how */
+    void *own_sums_pack;            /* see run/pack.c */
+    const void *sums_packed;
 } gc_step;
 
 #define GC_MAX_FAULTS 8
@@ -136,14 +155,14 @@ typedef struct gc_plan {
 } gc_plan;
 
 /* Besides GRADCAM_WATCH_*: see gc_slot.passing. */
-enum { GC_WATCH_PASSING = 4 };
+enum { GC_WATCH_PASSING = 4 }; /* and those of run/mean.h */
 
 /* A float input of more elements is data in any case. */
 #define GC_FROZEN_MOST 16
 
 /* What a run asks of a plan, per net value. */
 typedef struct gc_wish {
-    const uint32_t *watch;    /* GRADCAM_WATCH_* bits, GC_WATCH_PASSING */
+    const uint32_t *watch;    /* GRADCAM_WATCH_* and GC_WATCH_* bits */
     gc_tensor *const *inputs; /* bound tensors, by position of the input */
     const char *const *inner; /* n_inner names of values in bodies; `watch` goes on with them */
     int32_t n_inner;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kern/half.h"
+#include "run/mean.h"
 #include "run/prune.h"
 #include "run/restart.h"
 #include "run/weights.h"
@@ -143,6 +144,24 @@ gc_status gc_run_watch(gc_run *run, const char *name, uint32_t what, gc_error *e
     return GRADCAM_OK;
 }
 
+gc_status gc_run_watch_mean(gc_run *run, const char *name, int32_t axis, int64_t skip, gc_error *err)
+{
+    const uint32_t others = GRADCAM_WATCH_VALUE | GRADCAM_WATCH_GRAD | GC_WATCH_PASSING | GC_WATCH_WRITTEN;
+    int32_t id = -1;
+    if (run == NULL || (axis != 1 && axis != -1) || skip < 0 || skip > GC_WATCH_SKIP_MOST) {
+        return gc_fail(err, GRADCAM_E_INVALID,
+                       "gc_run_watch_mean: run is NULL, the axis neither 1 nor -1, or skip below 0 or too large");
+    }
+    GC_TRY(gc_run_enter_value(run, name, &id, err));
+    uint32_t mean = GC_WATCH_MEAN | (axis < 0 ? GC_WATCH_MEAN_LAST : 0u) | (uint32_t)skip << GC_WATCH_SKIP_SHIFT;
+    uint32_t watch = (run->watch[id] & others) | GRADCAM_WATCH_VALUE | mean;
+    if (run->watch[id] != watch) {
+        run->watch[id] = watch;
+        forget_plan(run);
+    }
+    return GRADCAM_OK;
+}
+
 gc_status gc_run_prepare(gc_run *run, gc_error *err)
 {
     if (run == NULL) {
@@ -264,12 +283,14 @@ gc_status gc_run_backward(gc_run *run, const char *name, const gc_tensor *seed, 
     if (s->value.dtype != GRADCAM_F32) {
         return gc_fail(err, GRADCAM_E_NO_GRADIENT, "\"%s\" holds no floating numbers", called);
     }
-    if (s->active) {
+    bool reaches = s->active || s->sums.used;
+    if (reaches) {
         gc_tensor_convert(seed, &s->grad);
     }
-    gc_status status = gc_exec_backward(run, s->active ? slot : -1, err);
+    gc_status status = gc_exec_backward(run, reaches ? slot : -1, err);
     for (int32_t i = 0; i < run->plan->n_slots && status != GRADCAM_OK; i++) {
         run->plan->slots[i].has_grad = 0; /* half a gradient is none */
+        run->plan->slots[i].sums.has = 0;
     }
     return status;
 }
@@ -301,6 +322,29 @@ gc_status gc_run_gradient(gc_run *run, const char *name, gc_tensor **out, gc_err
                        name == NULL ? "the output" : name);
     }
     *out = &s->grad;
+    return GRADCAM_OK;
+}
+
+gc_status gc_run_gradient_mean(gc_run *run, const char *name, gc_tensor **out, gc_error *err)
+{
+    int32_t slot = -1, id = -1;
+    GC_TRY(kept_slot(run, name, &slot, err));
+    GC_TRY(gc_run_find_value(run, name == NULL ? gc_net_output_name(run->net, 0) : name, &id, err));
+    gc_slot *s = &run->plan->slots[slot];
+    const char *called = name == NULL ? "the output" : name;
+    if ((run->watch[id] & GC_WATCH_MEAN) == 0) {
+        return gc_fail(err, GRADCAM_E_STATE,
+                       "the mean gradient of \"%s\" was not asked for; call gc_run_watch_mean before gc_run_forward",
+                       called);
+    }
+    if (!s->sums.wanted && !s->constant) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "\"%s\" has no channels, or no places beyond those to be skipped", called);
+    }
+    if (!s->sums.has) {
+        return gc_fail(err, GRADCAM_E_NO_GRADIENT,
+                       "no gradient reached \"%s\": it is zero, or gc_run_backward was not called", called);
+    }
+    *out = &s->sums.tensor;
     return GRADCAM_OK;
 }
 
@@ -378,6 +422,8 @@ gc_status gc_run_add_hook(gc_run *run, const char *name, uint32_t flags, gc_hook
     }
     uint32_t gradient = (flags & GRADCAM_HOOK_PASSING) != 0 ? GC_WATCH_PASSING : GRADCAM_WATCH_GRAD;
     ask_for(run, id, GRADCAM_WATCH_VALUE | ((flags & GRADCAM_HOOK_BACKWARD) != 0 ? gradient : 0u));
+    bool writes = (flags & GRADCAM_HOOK_BACKWARD) != 0 && (flags & GRADCAM_HOOK_WRITE) != 0;
+    ask_for(run, id, writes ? GC_WATCH_WRITTEN : 0u);
     run->hooks[run->n_hooks++] = (gc_hook){fn, user, id, flags, run->hooks_made, 0};
     if (hook != NULL) {
         *hook = run->hooks_made;

@@ -62,5 +62,7 @@ gc_status gc_exec_forward(gc_run *run, gc_error *err);
 gc_status gc_exec_part(gc_run *run, gc_plan *part, int64_t done, int64_t total, gc_error *err);
 /* Gradients start at `slot`, whose grad tensor holds the seed already. */
 gc_status gc_exec_backward(gc_run *run, int32_t slot, gc_error *err);
+/* The run's rule, not plain, was applied at the step's node. */
+void gc_exec_note_rule(gc_run *run, const gc_step *step);
 
 #endif

@@ -308,7 +308,7 @@ def test_patch_embedding_is_the_default_layer_of_a_transformer():
 
 
 def test_tokens_as_a_map():
-    """As bindings/python/README.md has it: tokens reshaped to a map, against pytorch-grad-cam."""
+    """By hand and as bindings/python/README.md has it: tokens reshaped to a map, against pytorch-grad-cam."""
     library = pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     case = Case(Tokens, (2, 2, 10, 8))
@@ -325,6 +325,7 @@ def test_tokens_as_a_map():
     (grad,) = torch.autograd.grad(case.net(case.x)[:, 2].sum(), kept["a"])
     want = torch.relu((grad[:, 1:].mean(1, keepdim=True) * kept["a"][:, 1:]).sum(2)).reshape(-1, 5, 4)
     close(heat, want)
+    close(run.gradcam(layer=layer, index=2, channel_axis=-1, skip=1).reshape(-1, 5, 4), want)
     net = case.net.float()
 
     def reshape(t):

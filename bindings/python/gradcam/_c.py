@@ -178,7 +178,7 @@ class gc_explain_options(C.Structure):
     _fields_ = [("struct_size", u32), ("signed_map", u32), ("layer", text), ("target", C.POINTER(gc_target)),
                 ("pool", i32), ("grad", i32), ("rule", gc_rule), ("plain_rule", u32), ("resize", i32),
                 ("reserved0", u32), ("input", text), ("into", tensor_p), ("report", C.POINTER(gc_report)),
-                ("into_layers", C.POINTER(tensor_p))]
+                ("into_layers", C.POINTER(tensor_p)), ("channel_axis", i32), ("skip", u32)]
 
 
 gc_perturb_write_fn = gc_perturb_each_fn = C.CFUNCTYPE(i32, ptr, i64, tensor_p)
@@ -256,6 +256,7 @@ PROTOTYPES = {
     "gc_run_ctx": (ctx_p, [run_p]),
     "gc_run_set_input": (gc_status, [run_p, text, tensor_p, _err]),
     "gc_run_watch": (gc_status, [run_p, text, u32, _err]),
+    "gc_run_watch_mean": (gc_status, [run_p, text, i32, i64, _err]),
     "gc_run_prepare": (gc_status, [run_p, _err]),
     "gc_run_perturb": (gc_status, [run_p, _p(gc_perturb_options), _err]),
     "gc_run_set_exact": (gc_status, [run_p, i32, _err]),
@@ -265,6 +266,7 @@ PROTOTYPES = {
     "gc_run_backward": (gc_status, [run_p, text, tensor_p, _err]),
     "gc_run_value": (gc_status, [run_p, text, _p(tensor_p), _err]),
     "gc_run_gradient": (gc_status, [run_p, text, _p(tensor_p), _err]),
+    "gc_run_gradient_mean": (gc_status, [run_p, text, _p(tensor_p), _err]),
     "gc_run_describe": (gc_status, [run_p, text, _desc, _err]),
     "gc_run_arena_bytes": (size, [run_p]),
     "gc_run_scratch": (gc_status, [run_p, i32, _desc, _p(tensor_p), _err]),

@@ -50,7 +50,7 @@ class _Call:
 
     def __init__(self, run, layer=None, kind=None, index=None, output=None, seed=None, keep_softmax=False,
                  negate=False, signed_map=False, pool="mean", grad="as_is", rule="plain", plain_rule=False,
-                 resize="bilinear", input=None, into=None):
+                 resize="bilinear", input=None, into=None, channel_axis=1, skip=0):
         if kind is None:
             kind = "seed" if seed is not None else "argmax" if index is None else "class"
         self.report, self.into, self.lent = _c.sized(_c.gc_report), into, []
@@ -61,7 +61,8 @@ class _Call:
             _c.gc_explain_options, signed_map=bool(signed_map), layer=_c.encode(layer),
             target=C.pointer(self.target), pool=_c.number(POOLS, pool, "pool"), grad=_c.number(GRADS, grad, "grad"),
             rule=_c.number(RULES, rule, "rule"), plain_rule=bool(plain_rule),
-            resize=_c.number(RESIZES, resize, "resize"), input=_c.encode(input), report=C.pointer(self.report))
+            resize=_c.number(RESIZES, resize, "resize"), input=_c.encode(input), report=C.pointer(self.report),
+            channel_axis=channel_axis, skip=skip)
         if seed is not None:
             self.target.seed = self._lend(run, np.asarray(seed, np.float32))
         if into is not None:
@@ -105,6 +106,8 @@ class Explanations:
       resize        Guided Grad-CAM: "bilinear", "align_corners", "nearest"
       input         guided methods: which input; None: the first
       into          a row-major float32 array to write into; it is returned
+      channel_axis  1, or -1 for layers of tokens, [N, places, C]
+      skip          places of such a layer that are no part of the picture (a class token)
     """
 
     def _explain(self, method, options):

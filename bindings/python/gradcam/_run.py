@@ -115,6 +115,11 @@ class Run(Handle, Explanations, Perturbations):
         """Keeps a value (WATCH_VALUE) and its gradient (WATCH_GRAD) from the next forward pass on."""
         _c.call("run_watch", self.handle, _c.encode(name), what)
 
+    def watch_mean(self, name, axis=1, skip=0):
+        """Keeps a value and, for gradient_mean(), the mean of its gradient over places: axis is that of the
+        channels, 1 or -1; the first `skip` places are left out.  Often far less work than the gradient."""
+        _c.call("run_watch_mean", self.handle, _c.encode(name), axis, skip)
+
     def prepare(self):
         """Plans for the shapes of the bound inputs and allocates everything."""
         self._pass("run_prepare")
@@ -143,6 +148,10 @@ class Run(Handle, Explanations, Perturbations):
     def gradient(self, name, copy=True):
         """The gradient of a watched value after backward(); GRADCAM_E_NO_GRADIENT where none arrived."""
         return self._tensor("run_gradient", name, copy)
+
+    def gradient_mean(self, name, copy=True):
+        """What watch_mean() asked for, [N, C], after backward()."""
+        return self._tensor("run_gradient_mean", name, copy)
 
     def spec(self, name):
         """The Spec of any value once the run is prepared."""
