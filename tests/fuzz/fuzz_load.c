@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* libFuzzer entry: the input is a model.  It is loaded under tight limits, run
-   forward, backward and, where it is a convolutional network, explained.  Build
-   and run with `make fuzz`; see tests/fuzz/README.md. */
+/* libFuzzer entry: the input is a model.  It is loaded under tight limits, its
+   weights at once or on demand, run forward, backward and, where it is a
+   convolutional network, explained; in float32, then in bfloat16 where the
+   machine can.  Build and run with `make fuzz`; see tests/fuzz/README.md. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,30 +76,40 @@ static void run_backward(gc_net *net, gc_run *run)
     }
 }
 
+/* Grad-CAM, then gradients of all inputs from all outputs. */
+static void explain(gc_net *net, gc_run *run)
+{
+    gc_tensor *map = NULL;
+    gc_error err;
+    memset(&err, 0, sizeof err);
+    if (gc_gradcam(run, NULL, &map, &err) != GRADCAM_OK && err.status == GRADCAM_E_INTERNAL) {
+        abort(); /* the library's own word for a defect */
+    }
+    gc_tensor_unref(map);
+    for (int32_t k = 0; k < gc_net_input_count(net); k++) {
+        (void)gc_run_watch(run, gc_net_input_name(net, k), GRADCAM_WATCH_GRAD, NULL);
+    }
+    if (gc_run_forward(run, &err) == GRADCAM_OK) {
+        run_backward(net, run);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     gc_load_options options;
     gc_ctx *ctx = NULL;
     gc_net *net = NULL;
     gc_run *run = NULL;
-    gc_tensor *map = NULL;
-    gc_error err;
-    memset(&err, 0, sizeof err);
     memset(&options, 0, sizeof options);
     options.max_bytes = options.max_run_bytes = MOST_BYTES;
     options.max_nodes = 1000;
+    options.weights = size % 2 ? GRADCAM_WEIGHTS_ON_DEMAND : 0;
     if (gc_ctx_create(NULL, &ctx, NULL) == GRADCAM_OK &&
-        gc_net_load_memory(ctx, data, size, &options, &net, &err) == GRADCAM_OK &&
-        gc_run_create(net, &run, &err) == GRADCAM_OK && bind(ctx, net, run)) {
-        if (gc_gradcam(run, NULL, &map, &err) != GRADCAM_OK && err.status == GRADCAM_E_INTERNAL) {
-            abort(); /* the library's own word for a defect */
-        }
-        gc_tensor_unref(map);
-        for (int32_t k = 0; k < gc_net_input_count(net); k++) {
-            (void)gc_run_watch(run, gc_net_input_name(net, k), GRADCAM_WATCH_GRAD, NULL);
-        }
-        if (gc_run_forward(run, &err) == GRADCAM_OK) {
-            run_backward(net, run);
+        gc_net_load_memory(ctx, data, size, &options, &net, NULL) == GRADCAM_OK &&
+        gc_run_create(net, &run, NULL) == GRADCAM_OK && bind(ctx, net, run)) {
+        explain(net, run);
+        if (gc_run_set_precision(run, GRADCAM_BF16, NULL) == GRADCAM_OK) {
+            explain(net, run);
         }
     }
     gc_run_destroy(run);
