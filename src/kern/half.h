@@ -20,14 +20,16 @@ typedef uint16_t gc_bf16;
 enum { GC_HALF_ROWS = 16, GC_HALF_PARTS = 2, GC_HALF_BLOCK = 16, GC_HALF_COLS = 32, GC_HALF_DEPTH = 32 };
 
 /* Up to two parts of up to 16 rows, which may lie anywhere, times one panel:
-   c[at[q] + i * c_step + j] = epilogue(sum over segments g and p < length of
+   c[at[q] + n * c_step + j] = epilogue(sum over segments g and p < length of
        a[q][i * a_step + segments[g] + p] * b(g, p, j))
-   The residual lies like c; epi.residual and its step are not looked at.
+   where i < rows[q] is the n-th bit that is set in keep[q]: the other rows of A may be read,
+   but are not stored.  The residual lies like c; epi.residual and its step are not looked at.
    Steps are in elements. */
 typedef struct gc_half_tile {
     const gc_bf16 *a[GC_HALF_PARTS];
     int64_t at[GC_HALF_PARTS];
     int32_t rows[GC_HALF_PARTS]; /* rows[1] may be 0 */
+    uint32_t keep[GC_HALF_PARTS];
     int32_t cols;
     int64_t a_step, c_step;
     const int64_t *segments;
@@ -80,7 +82,8 @@ typedef struct gc_half_affine {
 typedef struct gc_half gc_half;
 struct gc_half {
     const char *name;
-    double speed; /* products beside those of float32 in the same time */
+    double speed;        /* products beside those of float32 in the same time */
+    int32_t whole_parts; /* a part of a few rows takes as long as one of 16 */
     void (*tile)(const gc_half_tile *t, gc_half_state *state);
     /* After the last tile of a task: the state is zero again, and so is the core's. */
     void (*end)(gc_half_state *state);

@@ -141,6 +141,6 @@ TARGET static void tile(const gc_half_tile *t, gc_half_state *state)
     }
 }
 
-const gc_half gc_half_amx = {"amx_bf16", 12.0,  tile,      end,      narrow,    widen, narrow_odd,
-                             dots,       axpys, depthwise, max_taps, mean_taps, affine};
+const gc_half gc_half_amx = {"amx_bf16", 12.0, 1,     tile,      end,      narrow,    widen,
+                             narrow_odd, dots, axpys, depthwise, max_taps, mean_taps, affine};
 #endif

@@ -84,6 +84,6 @@ static void end(gc_half_state *state)
     (void)state;
 }
 
-const gc_half gc_half_avx512 = {"avx512_bf16", 2.0,   tile,      end,      narrow,    widen, narrow_odd,
-                                dots,          axpys, depthwise, max_taps, mean_taps, affine};
+const gc_half gc_half_avx512 = {"avx512_bf16", 2.0,  0,     tile,      end,      narrow,    widen,
+                                narrow_odd,    dots, axpys, depthwise, max_taps, mean_taps, affine};
 #endif

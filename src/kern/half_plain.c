@@ -92,12 +92,17 @@ static void tile(const gc_half_tile *t, gc_half_state *state)
 {
     (void)state;
     for (int q = 0; q < GC_HALF_PARTS; q++) {
+        int64_t at = t->at[q];
         for (int64_t i = 0; i < t->rows[q]; i++) {
             float sum[GC_HALF_COLS] = {0};
+            if ((t->keep[q] >> i & 1u) == 0) {
+                continue;
+            }
             for (int64_t block = 0; block * GC_HALF_BLOCK < t->cols; block++) {
                 sum_row(t, q, i, block, sum + block * GC_HALF_BLOCK);
             }
-            finish_row(t, t->at[q] + i * t->c_step, sum);
+            finish_row(t, at, sum);
+            at += t->c_step;
         }
     }
 }
@@ -200,5 +205,5 @@ static void affine(const gc_half_affine *a, int64_t n, const void *x, void *y)
     }
 }
 
-const gc_half gc_half_plain = {"plain", 1.0,   tile,      end,      narrow,    widen, narrow_odd,
-                               dots,    axpys, depthwise, max_taps, mean_taps, affine};
+const gc_half gc_half_plain = {"plain",    1.0,  1,     tile,      end,      narrow,    widen,
+                               narrow_odd, dots, axpys, depthwise, max_taps, mean_taps, affine};

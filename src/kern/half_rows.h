@@ -116,33 +116,43 @@ TARGET static GC_ALWAYS_INLINE void finish_rows(const gc_half_tile *t, int q, co
 {
     ends e = ends_of(t);
     int64_t at = t->at[q];
-    for (int64_t i = 0; i < t->rows[q]; i++, at += t->c_step, sum += GC_HALF_COLS) {
+    for (uint32_t keep = t->keep[q]; keep != 0; keep >>= 1, sum += GC_HALF_COLS) {
+        if ((keep & 1u) == 0) {
+            continue;
+        }
         __m512 x = finished(t, &e, sum, at, 0, residual);
         if (whole) {
             __m512 y = finished(t, &e, sum, at, 1, residual);
             _mm512_storeu_si512((void *)((gc_bf16 *)t->c + at), (__m512i)_mm512_cvtne2ps_pbh(y, x));
-            continue;
+        } else {
+            put(t, &e, at, 0, x);
+            if (e.m[1] != 0) {
+                put(t, &e, at, 1, finished(t, &e, sum, at, 1, residual));
+            }
         }
-        put(t, &e, at, 0, x);
-        if (e.m[1] != 0) {
-            put(t, &e, at, 1, finished(t, &e, sum, at, 1, residual));
-        }
+        at += t->c_step;
     }
 }
 
-/* The same with a function behind it: sums are overwritten. */
+/* The same with a function behind it: sums are overwritten, those of the rows that are kept by
+   each other. */
 TARGET static void finish_mapped(const gc_half_tile *t, int q, float *sum)
 {
     ends e = ends_of(t);
     int residual = t->residual == NULL ? NO_RESIDUAL : t->residual_half ? HALF_RESIDUAL : FLOAT_RESIDUAL;
+    int64_t kept = 0;
     for (int64_t i = 0; i < t->rows[q]; i++) {
-        for (int j = 0; j < 2 && e.m[j] != 0; j++) {
-            float *to = sum + i * GC_HALF_COLS;
-            _mm512_storeu_ps(to + j * LANES, finished(t, &e, to, t->at[q] + i * t->c_step, j, residual));
+        if ((t->keep[q] >> i & 1u) == 0) {
+            continue;
         }
+        for (int j = 0; j < 2 && e.m[j] != 0; j++) {
+            __m512 x = finished(t, &e, sum + i * GC_HALF_COLS, t->at[q] + kept * t->c_step, j, residual);
+            _mm512_storeu_ps(sum + kept * GC_HALF_COLS + j * LANES, x);
+        }
+        kept++;
     }
-    gc_kern_map_rows(t->kern, &t->epi, t->rows[q], t->cols, sum, GC_HALF_COLS);
-    for (int64_t i = 0; i < t->rows[q]; i++) {
+    gc_kern_map_rows(t->kern, &t->epi, kept, t->cols, sum, GC_HALF_COLS);
+    for (int64_t i = 0; i < kept; i++) {
         for (int j = 0; j < 2 && e.m[j] != 0; j++) {
             put(t, &e, t->at[q] + i * t->c_step, j, _mm512_loadu_ps(sum + i * GC_HALF_COLS + j * LANES));
         }

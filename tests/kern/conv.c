@@ -126,6 +126,27 @@ static void choose_strips(conv *c)
     g->out_c = check_between(1, 3);
 }
 
+/* Pixels so wide that they go by chunks, weights so large that several small images share them, the
+   last of them by itself. */
+static void choose_wide(conv *c, int64_t index)
+{
+    gc_gather *g = &c->g;
+    no_dim(&g->dim[0], &c->w.kernel[0]);
+    for (int i = 1; i < 3; i++) {
+        gc_conv_dim *d = &g->dim[i];
+        no_dim(d, &c->w.kernel[i]);
+        d->in = check_between(13, 15);
+        d->taps = c->w.kernel[i] = 3;
+        d->pad = 1;
+        d->stride = index % 2 + 1;
+        d->places = d->out = (d->in - 1) / d->stride + 1;
+    }
+    g->images = 3;
+    g->groups = 1;
+    g->in_c = index % 3 == 0 ? 510 : 512;
+    g->out_c = check_between(57, 65);
+}
+
 /* 3 x 3 taps at stride 1, whole vectors of channels. */
 static void choose_winograd(conv *c)
 {
@@ -450,6 +471,8 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
     if (wino) {
         choose_winograd(&c);
         check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w.w);
+    } else if (half != NULL && large >= 0) {
+        choose_wide(&c, large);
     } else if (large >= SLICED) {
         choose_strips(&c);
     } else if (large >= 0) {
@@ -503,6 +526,9 @@ void check_half_conv(const gc_ctx *one_worker, const gc_ctx *many, const gc_half
 {
     for (int i = 0; i < check_rounds(600); i++) {
         one(one_worker, many, GC_CONV_HALF, half, -1);
+    }
+    for (int i = 0; i < check_rounds(4); i++) {
+        one(one_worker, many, GC_CONV_HALF, half, i);
     }
     for (int i = 0; i < check_rounds(400); i++) {
         one(one_worker, many, GC_CONV_DEPTHWISE, half, -1);
