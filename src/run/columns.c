@@ -17,7 +17,10 @@ typedef struct columns {
     int64_t slot_floats;
     int64_t pixels_in, pixels; /* of an image in front of and behind the 1x1 convolution */
     int64_t pixels_out;
+    float *slots;
     gc_ctx serial; /* a block does not share its work */
+    int32_t ready; /* with the addresses */
+    int32_t reserved0;
 } columns;
 
 static int64_t pixels_of(const gc_gather *g, bool out)
@@ -77,16 +80,12 @@ static bool measure(gc_plan *p, gc_step *second, columns *c)
 
 gc_status gc_columns_size(gc_plan *p, gc_step *second, gc_error *err)
 {
-    columns c;
-    int64_t bytes;
-    if (!measure(p, second, &c) ||
-        !gc_mul_ok(c.slot_floats, (int64_t)gc_workers(p->ctx) * (int64_t)sizeof(float), &bytes) ||
-        (uint64_t)bytes > SIZE_MAX / 2) {
-        return gc_fail(err, GRADCAM_E_LIMIT, "%s (node \"%s\"): too large", second->call.op_name,
-                       second->call.node_name);
+    columns *c = gc_mem_alloc(p->ctx, 1, sizeof *c);
+    second->chain = c;
+    if (c == NULL) {
+        return GC_NOMEM(err);
     }
-    second->call.work_bytes = (size_t)bytes > second->call.work_bytes ? (size_t)bytes : second->call.work_bytes;
-    return GRADCAM_OK;
+    return gc_plan_windows(p, second, measure(p, second, c) ? c->slot_floats * (int64_t)sizeof(float) : -1, err);
 }
 
 /* `elements` further on, which are bfloat16 or float32. */
@@ -124,14 +123,19 @@ static void block(const void *task, int64_t item, float *slot, int64_t *kept)
 
 gc_status gc_columns_run(gc_plan *p, gc_step *second)
 {
-    columns c;
-    if (!measure(p, second, &c)) {
+    columns *c = second->chain;
+    if (!c->ready && !measure(p, second, c)) {
         return gc_fail(second->call.err, GRADCAM_E_INTERNAL, "a chain of columns has changed");
     }
-    c.serial = *p->ctx;
-    c.serial.pool = NULL;
-    memset(&c.serial.executor, 0, sizeof c.serial.executor);
+    if (!c->ready) {
+        c->ready = 1;
+        c->slots = (float *)(void *)(p->arena + p->windows.offset);
+        c->slot_floats = (int64_t)(p->window_bytes / sizeof(float));
+        c->serial = *p->ctx;
+        c->serial.pool = NULL;
+        memset(&c->serial.executor, 0, sizeof c->serial.executor);
+    }
     gc_share share = {
-        block, &c, second->call.work, c.slot_floats, c.dense.gather.images * c.blocks, (int32_t)gc_workers(p->ctx), 0};
+        block, c, c->slots, c->slot_floats, c->dense.gather.images * c->blocks, (int32_t)gc_workers(p->ctx), 0};
     return gc_share_run(p->ctx, &share);
 }

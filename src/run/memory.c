@@ -104,6 +104,22 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
     return GRADCAM_OK;
 }
 
+gc_status gc_plan_windows(gc_plan *p, gc_step *s, int64_t bytes, gc_error *err)
+{
+    int32_t index = (int32_t)(s - p->steps);
+    int64_t task = max64((int64_t)p->window_bytes, bytes), all;
+    if (bytes < 0 || !gc_mul_ok(task, (int64_t)gc_workers(p->ctx), &all) || (uint64_t)all > run_limit(p)) {
+        return gc_fail(err, GRADCAM_E_LIMIT, "%s (node \"%s\"): too large", s->call.op_name, s->call.node_name);
+    }
+    if (p->windows.bytes == 0) {
+        p->windows.first = p->windows.last = index;
+    }
+    extend(&p->windows, index);
+    p->windows.bytes = (size_t)all;
+    p->window_bytes = (size_t)task;
+    return GRADCAM_OK;
+}
+
 /* Operators may reckon with addresses in blocks that turn out to be empty. */
 static size_t at_least_one(size_t bytes)
 {
@@ -142,7 +158,8 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
     s->aux_memory.bytes = at_least_one(lean ? 0 : s->call.aux_bytes);
     s->aux_memory.first = index;
     s->aux_memory.last = s->backward ? end : index;
-    s->work_memory.bytes = at_least_one(lean ? s->call.lean_bytes : s->call.work_bytes);
+    bool idle = s->fused || s->before >= 0; /* another step does its work, or the windows serve */
+    s->work_memory.bytes = at_least_one(idle ? 0 : lean ? s->call.lean_bytes : s->call.work_bytes);
     s->work_memory.first = s->work_memory.last = index;
     s->back_work_memory.bytes = s->backward ? at_least_one(s->call.work_bytes) : 0;
     s->back_work_memory.first = s->back_work_memory.last = back;
@@ -153,6 +170,7 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
 static size_t list_blocks(gc_plan *p, gc_block **list)
 {
     size_t n = 0;
+    list[n++] = &p->windows;
     for (int32_t i = 0; i < p->n_slots; i++) {
         list[n++] = &p->slots[i].memory;
         list[n++] = &p->slots[i].grad_memory;
@@ -294,7 +312,7 @@ static void set_pointers(gc_plan *p)
 
 gc_status gc_plan_memory(gc_plan *p, gc_error *err)
 {
-    size_t most = 3 * (size_t)p->n_slots + 1;
+    size_t most = 3 * (size_t)p->n_slots + 2;
     gc_plan_fuse(p);
     gc_plan_strips(p);
     gc_plan_join(p);

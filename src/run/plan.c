@@ -41,6 +41,7 @@ static gc_status alloc_step(gc_plan *p, gc_step *s, int32_t n_in, int32_t n_out,
 void gc_plan_free_step(gc_ctx *ctx, gc_step *s)
 {
     gc_mem_free(ctx, s->own_attrs);
+    gc_mem_free(ctx, s->chain);
     gc_mem_free(ctx, s->own_pack);
     gc_mem_free(ctx, s->own_back_pack);
     gc_mem_free(ctx, s->own_sums_pack);

@@ -101,6 +101,7 @@ typedef struct gc_step {
     gc_sums_way sums_way;           /* how */
     void *own_sums_pack;            /* see run/pack.c */
     const void *sums_packed;
+    void *chain; /* what run/strips.c or run/columns.c knows of it */
 } gc_step;
 
 #define GC_MAX_FAULTS 8
@@ -145,6 +146,10 @@ typedef struct gc_plan {
     uint64_t n_items;   /* of sequences */
     unsigned char *arena;
     size_t arena_bytes;
+    /* Windows of all chains of strips and of columns: task i of each has its own at
+       i * window_bytes, which so stays in the cache of the thread that runs it. */
+    gc_block windows;
+    size_t window_bytes;
     uint64_t folded_bytes; /* of constants that were computed */
     int32_t n_slots, n_steps;
     int32_t frozen;             /* small and integer inputs are constants of this plan */
@@ -202,6 +207,8 @@ gc_status gc_plan_begin_step(gc_plan *plan, const gc_node *n, int32_t index, int
 gc_status gc_plan_end_step(gc_plan *plan, gc_step *s, gc_error *err);
 /* Which slots a gradient flows through, and which steps run backward. */
 void gc_plan_mark_active(gc_plan *plan);
+/* Windows of so many bytes a task for the chain that a step ends, in the block of all. */
+gc_status gc_plan_windows(gc_plan *plan, gc_step *step, int64_t bytes, gc_error *err);
 /* Lifetimes and the arena; called by gc_plan_build. */
 gc_status gc_plan_memory(gc_plan *plan, gc_error *err);
 

@@ -38,6 +38,8 @@ typedef struct chain {
     int64_t task_floats, conv_window;
     float *scratch;
     gc_ctx serial; /* a task does not share its work */
+    int32_t ready; /* with the addresses */
+    int32_t reserved0;
 } chain;
 
 /* Lines first .. last of one map. */
@@ -314,20 +316,18 @@ static int64_t choose_strip(chain *c)
 
 gc_status gc_strips_size(gc_plan *p, gc_step *s, gc_error *err)
 {
-    chain c;
-    int64_t bytes;
     if (s->before < 0 || s->by_columns) {
         return s->before < 0 ? GRADCAM_OK : gc_columns_size(p, s, err);
     }
-    bool measured = measure(p, s, 1, &c);
-    s->strip = measured ? choose_strip(&c) : 1;
-    c.task_floats = measured ? measure_windows(&c, s->strip) : -1;
-    if (c.task_floats < 0 || !gc_mul_ok(c.task_floats, c.tasks * (int64_t)sizeof(float), &bytes) ||
-        (uint64_t)bytes > SIZE_MAX / 2) {
-        return gc_fail(err, GRADCAM_E_LIMIT, "%s (node \"%s\"): too large", s->call.op_name, s->call.node_name);
+    chain *c = gc_mem_alloc(p->ctx, 1, sizeof *c);
+    s->chain = c;
+    if (c == NULL) {
+        return GC_NOMEM(err);
     }
-    s->call.work_bytes = (size_t)bytes > s->call.work_bytes ? (size_t)bytes : s->call.work_bytes;
-    return GRADCAM_OK;
+    bool measured = measure(p, s, 1, c);
+    s->strip = measured ? choose_strip(c) : 1;
+    int64_t floats = measured ? measure_windows(c, s->strip) : -1;
+    return gc_plan_windows(p, s, floats < 0 || floats > INT64_MAX / 8 ? -1 : floats * (int64_t)sizeof(float), err);
 }
 
 /* ---- running ---- */
@@ -437,16 +437,20 @@ static void strips_task(void *task, uint32_t index)
 
 gc_status gc_strips_run(gc_plan *p, gc_step *last)
 {
-    chain c;
+    chain *c = last->chain;
     if (last->by_columns) {
         return gc_columns_run(p, last);
     }
-    if (!measure(p, last, last->strip, &c)) {
+    if (!c->ready && !measure(p, last, last->strip, c)) {
         return gc_fail(last->call.err, GRADCAM_E_INTERNAL, "a chain of strips has changed");
     }
-    c.scratch = last->call.work;
-    c.serial = *p->ctx;
-    c.serial.pool = NULL;
-    memset(&c.serial.executor, 0, sizeof c.serial.executor);
-    return gc_parallel(p->ctx, strips_task, &c, (uint32_t)c.tasks);
+    if (!c->ready) {
+        c->ready = 1;
+        c->scratch = (float *)(void *)(p->arena + p->windows.offset);
+        c->task_floats = (int64_t)(p->window_bytes / sizeof(float));
+        c->serial = *p->ctx;
+        c->serial.pool = NULL;
+        memset(&c->serial.executor, 0, sizeof c->serial.executor);
+    }
+    return gc_parallel(p->ctx, strips_task, c, (uint32_t)c->tasks);
 }
