@@ -195,6 +195,7 @@ static void score(const attend_job *j, row_block *r, int64_t key, int64_t n)
     t.a[0] = r->q;
     t.a_step = MOST_SIZE;
     t.rows[0] = r->rows;
+    t.keep[0] = (UINT32_C(1) << r->rows) - 1u;
     t.n_segments = 1;
     t.length = a->size;
     t.c_step = SCORE_STEP;
@@ -237,6 +238,7 @@ static void gather_values(const attend_job *j, row_block *r, int64_t key, int64_
     t.a[0] = r->weights;
     t.a_step = WEIGHT_STEP;
     t.rows[0] = r->rows;
+    t.keep[0] = (UINT32_C(1) << r->rows) - 1u;
     t.n_segments = 1;
     t.length = n;
     t.c_step = MOST_SIZE;

@@ -143,7 +143,7 @@ static void choose_wide(conv *c, int64_t index)
     }
     g->images = 3;
     g->groups = 1;
-    g->in_c = index % 3 == 0 ? 510 : 512;
+    g->in_c = index % 3 == 1 ? 510 : 512;
     g->out_c = check_between(57, 65);
 }
 
