@@ -12,6 +12,10 @@
 /* Slices of SLICE channels and BLOCK places take 1 MB. */
 enum { ITEM_FLOPS = 512 << 10, OUTER_BYTES = 512 << 10, SLICE = 1024, BLOCK = 224, SLICE_PAD = 16 };
 enum { PADDED_BYTES = 1 << 20, STRIP_WINDOWS = 4 };
+/* Of a panel of weights larger than LARGE_PANEL, parts of its taps go one after the
+   other through PART_PLACES: a cache keeps what was used again and again for longer
+   than what was fetched for later, so there must be little of both. */
+enum { LARGE_PANEL = 320 << 10, PART_BYTES = 200 << 10, PART_PLACES = 256 };
 
 typedef struct direct {
     const gc_gather *g;
@@ -30,8 +34,8 @@ typedef struct direct {
     int64_t lines_item;
     int64_t n_segments, length;
     int64_t *segments;
+    int64_t parts; /* of the segments; sums go on from what the part before has left in the output */
     int64_t slice_first, slice_length; /* channels; length 0: all at once */
-    int64_t panels_ahead;              /* to the panel that this thread will likely see next; 0: stay in the cache */
     int32_t panels_inner;
     int32_t flat;                     /* all places are one line */
     int64_t strip_first, strip_lines; /* lines of places of a plane that are made, all but of padded images */
@@ -149,10 +153,11 @@ static void pad_task(void *task, uint32_t index)
    the processor to see them coming, and the other panels what will be added there. */
 static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile, int64_t end)
 {
-    if (d->panels_ahead > 0) {
-        int64_t tiles = d->flat ? d->tiles_line : d->lines * d->tiles_line;
-        gc_kern_look_ahead(t->b + d->panels_ahead * d->panel_floats,
-                           d->n_segments * d->length * d->g->kern->nr * (int64_t)sizeof(float), tile, tiles, t);
+    if (!d->panels_inner) {
+        int64_t lines = d->parts > 1 ? d->lines_item : d->lines, floats = t->n_segments * t->length * d->g->kern->nr;
+        int64_t tiles = d->flat ? d->tiles_line : lines * d->tiles_line;
+        gc_kern_look_ahead(t->b + (d->parts > 1 ? floats : d->panel_floats), floats * (int64_t)sizeof(float),
+                           tile % tiles, tiles, t);
     } else if (d->flat && panel == 0) {
         int64_t floats = t->rows * d->row_step;
         gc_kern_look_ahead(t->a + floats, floats * (int64_t)sizeof(float), 0, 1, t);
@@ -164,15 +169,19 @@ static void look_ahead(const direct *d, gc_tile *t, int64_t panel, int64_t tile,
     }
 }
 
-/* Tiles of one line with one panel of weights. */
-static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, int64_t panel, int64_t first,
-                     int64_t count)
+/* The weights of a run of tiles. */
+typedef struct aim {
+    int64_t group, panel, part;
+} aim;
+
+/* Tiles of one line. */
+static void run_line(const direct *d, gc_tile *t, const aim *with, int64_t line, int64_t first, int64_t count)
 {
     const gc_gather *g = d->g;
     const gc_conv_dim *dim = g->dim;
     int64_t y = line % d->strip_lines, z = line / d->strip_lines;
-    int64_t column = group * g->out_c + panel * g->kern->nr, pixel;
-    const float *from = d->from + group * g->in_c;
+    int64_t column = with->group * g->out_c + with->panel * g->kern->nr, pixel;
+    const float *from = d->from + with->group * g->in_c;
     if (d->flat) {
         pixel = 0;
     } else {
@@ -187,25 +196,38 @@ static void run_line(const direct *d, gc_tile *t, int64_t group, int64_t line, i
         int64_t place = pixel + at * dim[2].out_step;
         t->a = from + at * d->row_step;
         t->rows = (int32_t)(end - at);
-        look_ahead(d, t, panel, d->flat ? i : line * d->tiles_line + i, end);
+        look_ahead(d, t, with->panel, d->flat ? i : line * d->tiles_line + i, end);
         t->c = d->out + place * g->out_pixel + column;
-        if (d->epi->residual != NULL) {
+        if (with->part > 0) {
+            t->epi.residual = t->c;
+        } else if (d->epi->residual != NULL) {
             t->epi.residual = d->epi->residual + place * g->out_pixel + column;
         }
         g->kern->tile(t);
-        gc_kern_map_rows(g->kern, d->epi, t->rows, t->cols, t->c, t->c_step);
+        gc_kern_map_rows(g->kern, &t->epi, t->rows, t->cols, t->c, t->c_step);
     }
 }
 
-static void aim_panel(const direct *d, gc_tile *t, int64_t group, int64_t panel)
+static void aim_tile(const direct *d, const aim *with, gc_tile *t)
 {
     const gc_kern *k = d->g->kern;
-    int64_t columns = min64(k->nr, d->g->out_c - panel * k->nr);
+    int64_t columns = min64(k->nr, d->g->out_c - with->panel * k->nr), width = (columns + k->vl - 1) / k->vl * k->vl;
+    int64_t first = d->n_segments * with->part / d->parts, end = d->n_segments * (with->part + 1) / d->parts;
     t->cols = (int32_t)columns;
-    t->b = d->packed + group * d->group_floats + panel * d->panel_floats +
-           d->slice_first * ((columns + k->vl - 1) / k->vl * k->vl);
-    if (d->epi->bias != NULL) {
-        t->epi.bias = d->epi->bias + group * d->g->out_c + panel * k->nr;
+    t->segments = d->segments + first;
+    t->n_segments = end - first;
+    t->b = d->packed + with->group * d->group_floats + with->panel * d->panel_floats +
+           (d->slice_first + first * d->length) * width;
+    t->epi = *d->epi;
+    t->epi.residual_step = t->c_step;
+    if (t->epi.bias != NULL) {
+        t->epi.bias += with->group * d->g->out_c + with->panel * k->nr;
+    }
+    if (with->part > 0) {
+        t->epi.bias = NULL;
+    }
+    if (with->part + 1 < d->parts) {
+        t->epi.flags = 0;
     }
 }
 
@@ -224,34 +246,37 @@ static void fill_segments(direct *d)
     }
 }
 
+/* Lines from `at` to `end`, or tiles when there is one line. */
+static void run_span(const direct *d, gc_tile *t, const aim *with, int64_t at, int64_t end)
+{
+    aim_tile(d, with, t);
+    if (d->flat) {
+        run_line(d, t, with, 0, at, end - at);
+        return;
+    }
+    for (; at < end; at++) {
+        run_line(d, t, with, at, 0, d->tiles_line);
+    }
+}
+
 static void item_task(void *task, uint32_t index)
 {
     const direct *d = task;
     int64_t spans = d->items_panel, group_items = spans * (d->panels_inner ? 1 : d->panels);
-    int64_t group = index / group_items, rest = index % group_items;
-    int64_t span = rest % spans, first = rest / spans, last = d->panels_inner ? d->panels : first + 1;
+    int64_t rest = index % group_items, span = rest % spans, first = rest / spans;
+    int64_t last = d->panels_inner ? d->panels : first + 1;
     gc_tile t;
     memset(&t, 0, sizeof t);
     t.a_step = d->row_step;
-    t.segments = d->segments;
-    t.n_segments = d->n_segments;
     t.length = d->length;
     t.c_step = d->g->out_pixel * (d->flat ? 1 : d->g->dim[2].out_step);
-    t.epi = *d->epi;
-    t.epi.residual_step = t.c_step;
-    /* A span is a run of lines, or of tiles when there is one line. */
     int64_t total = d->flat ? d->tiles_line : d->lines;
     int64_t begin = span * d->lines_item, end = min64(total, begin + d->lines_item);
     int64_t unit = d->panels_inner && d->flat ? 1 : end - begin;
     for (int64_t at = begin; at < end; at += unit) {
-        for (int64_t panel = first; panel < last; panel++) {
-            aim_panel(d, &t, group, panel);
-            if (d->flat) {
-                run_line(d, &t, group, 0, panel, at, unit);
-                continue;
-            }
-            for (int64_t line = at; line < at + unit; line++) {
-                run_line(d, &t, group, line, panel, 0, d->tiles_line);
+        for (aim with = {index / group_items, first, 0}; with.panel < last; with.panel++) {
+            for (with.part = 0; with.part < d->parts; with.part++) {
+                run_span(d, &t, &with, at, at + unit);
             }
         }
     }
@@ -279,6 +304,14 @@ static void cut(direct *d)
     if (!d->flat && d->panels_inner) {
         d->lines_item = 1; /* the panels of a line one after the other */
     }
+    int64_t panel_bytes = d->panel_floats * (int64_t)sizeof(float);
+    d->parts = 1;
+    if (!d->panels_inner && panel_bytes > LARGE_PANEL) {
+        d->parts = min64(d->n_segments, panel_bytes / PART_BYTES + 1);
+    }
+    if (d->parts > 1) {
+        d->lines_item = min64(total, max64(d->lines_item, PART_PLACES / d->width));
+    }
     d->items_panel = (total + d->lines_item - 1) / d->lines_item;
 }
 
@@ -287,9 +320,6 @@ static gc_status run_items(const gc_ctx *ctx, direct *d)
     cut(d);
     fill_segments(d);
     d->length = d->slice_length > 0 ? d->slice_length : d->length;
-    if (!d->panels_inner) {
-        d->panels_ahead = 1;
-    }
     int64_t items = d->g->groups * d->items_panel * (d->panels_inner ? 1 : d->panels);
     return gc_parallel(ctx, item_task, d, (uint32_t)items);
 }

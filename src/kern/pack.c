@@ -145,15 +145,16 @@ static bool wino_fits(const gc_gather *g)
            g->in_c >= 16 && g->out_c >= 32;
 }
 
-/* Nominal cost: multiplications, and reading the weights once at sixteen
-   multiplications a float, between what a core does while a float comes from
-   memory on machines of 13 to 40 GB/s. */
+/* Nominal cost: multiplications, and reading the weights once at READ multiplications a
+   float, what a core does while a float comes from memory at 15 GB/s. */
+enum { READ = 32 };
+
 static double cost(const gc_gather *g, int64_t m)
 {
     double ty = (double)((g->dim[1].places + m - 1) / m), tx = (double)((g->dim[2].places + m - 1) / m);
     double planes = m == 1 ? 9.0 : (double)((m + 2) * (m + 2)), pairs = (double)g->in_c * (double)g->out_c;
     double transforms = m == 1 ? 0.0 : 3.0 * planes * (double)(g->in_c + g->out_c);
-    return (double)g->images * ty * tx * (planes * pairs + 2.0 * transforms) + 16.0 * planes * pairs;
+    return (double)g->images * ty * tx * (planes * pairs + 2.0 * transforms) + (double)READ * planes * pairs;
 }
 
 gc_conv_method gc_conv_choose(const gc_gather *g, int32_t exact)

@@ -88,7 +88,7 @@ static void choose_sizes(conv *c, bool depthwise)
     g->out_c = depthwise ? 1 : check_between(1, check_chance(3) ? 2 * g->kern->nr + 3 : g->kern->nr);
 }
 
-enum { SLICED = 4 }; /* cases of many channels; those after them are large images */
+enum { SLICED = 4 }; /* cases of many channels; those after them are large images, then deep panels */
 
 /* So many channels that they are taken in slices: around the sizes of a slice
    and of a block of places. */
@@ -145,6 +145,25 @@ static void choose_wide(conv *c, int64_t index)
     g->groups = 1;
     g->in_c = index % 3 == 1 ? 510 : 512;
     g->out_c = check_between(57, 65);
+}
+
+/* So deep a panel of weights, just over 320 KB, that its taps go in parts. */
+static void choose_deep(conv *c)
+{
+    gc_gather *g = &c->g;
+    no_dim(&g->dim[0], &c->w.kernel[0]);
+    for (int i = 1; i < 3; i++) {
+        gc_conv_dim *d = &g->dim[i];
+        no_dim(d, &c->w.kernel[i]);
+        d->in = check_between(5, 7);
+        d->taps = c->w.kernel[i] = 3;
+        d->stride = check_between(1, 2);
+        d->pad = check_between(0, 1);
+        d->places = d->out = (d->in + 2 * d->pad - 3) / d->stride + 1;
+    }
+    g->images = g->groups = 1;
+    g->in_c = (320 << 10) / (9 * g->kern->nr * (int64_t)sizeof(float)) + check_between(1, 4);
+    g->out_c = 2 * g->kern->nr + check_between(-3, 3);
 }
 
 /* 3 x 3 taps at stride 1, whole vectors of channels. */
@@ -473,7 +492,9 @@ static void one(const gc_ctx *one_worker, const gc_ctx *many, gc_conv_method met
         check_wino_matrices(method == GC_CONV_WINO4 ? 4 : 2, &w.w);
     } else if (half != NULL && large >= 0) {
         choose_wide(&c, large);
-    } else if (large >= SLICED) {
+    } else if (large > SLICED) {
+        choose_deep(&c);
+    } else if (large == SLICED) {
         choose_strips(&c);
     } else if (large >= 0) {
         choose_sliced(&c, large);
@@ -512,6 +533,7 @@ void check_conv(const gc_ctx *one_worker, const gc_ctx *many)
     for (int i = 0; i < check_rounds(SLICED); i++) {
         one(one_worker, many, GC_CONV_DIRECT, NULL, i);
         one(one_worker, many, GC_CONV_DIRECT, NULL, SLICED);
+        one(one_worker, many, GC_CONV_DIRECT, NULL, SLICED + 1);
     }
     for (int i = 0; i < check_rounds(300); i++) {
         one(one_worker, many, GC_CONV_DEPTHWISE, NULL, -1);

@@ -46,7 +46,7 @@ typedef struct seat {
     const layer *l;
     gc_gather g;
     gc_conv_method method[WAYS];
-    float *packed[WAYS];
+    int64_t packed[WAYS]; /* where in the block of all */
     double seconds[WAYS][ROUNDS];
 } seat;
 
@@ -54,9 +54,9 @@ typedef struct bench {
     const gc_ctx *ctx;
     int32_t workers;
     int seats;
-    float *maps[3], *bias; /* what is read, written, added */
-    float *scratch;        /* for all layers, as in a plan */
-    int64_t scratch_floats;
+    float *maps[3], *bias;        /* what is read, written, added */
+    float *packs[WAYS], *scratch; /* one block for all layers, as in a plan */
+    int64_t pack_floats[WAYS], scratch_floats;
     seat seat[MOST];
     double peak[ROUNDS];
 } bench;
@@ -114,17 +114,25 @@ static double flops(const seat *s)
 static void take_seat(bench *b, const layer *l)
 {
     seat *s = &b->seat[b->seats++];
-    int64_t taps = l->kernel * l->kernel;
     s->l = l;
     describe(gc_kern_of(b->ctx), l, &s->g);
-    gc_conv_weights w = {random_room(taps * l->in * l->out), 0, l->in * taps, taps, {1, l->kernel, l->kernel}};
     s->method[0] = GC_CONV_DIRECT;
     s->method[1] = gc_conv_choose(&s->g, 0);
     for (int way = 0; way < WAYS; way++) {
-        s->packed[way] = room(gc_conv_packed(&s->g, s->method[way]));
         int64_t scratch = gc_conv_scratch(&s->g, s->method[way], b->workers);
         b->scratch_floats = scratch > b->scratch_floats ? scratch : b->scratch_floats;
-        if (gc_conv_pack(b->ctx, &s->g, s->method[way], &w, s->packed[way]) != GRADCAM_OK) {
+        s->packed[way] = b->pack_floats[way];
+        b->pack_floats[way] += (gc_conv_packed(&s->g, s->method[way]) + 15) / 16 * 16;
+    }
+}
+
+static void pack_seat(const bench *b, const seat *s)
+{
+    const layer *l = s->l;
+    int64_t taps = l->kernel * l->kernel;
+    gc_conv_weights w = {random_room(taps * l->in * l->out), 0, l->in * taps, taps, {1, l->kernel, l->kernel}};
+    for (int way = 0; way < WAYS; way++) {
+        if (gc_conv_pack(b->ctx, &s->g, s->method[way], &w, b->packs[way] + s->packed[way]) != GRADCAM_OK) {
             exit(2);
         }
     }
@@ -137,8 +145,8 @@ static void run_round(bench *b, int way, int round)
         seat *s = &b->seat[i];
         gc_epilogue epi = {b->bias, s->l->residual ? b->maps[2] : NULL, s->g.out_pixel, GC_EPI_CLIP, 0.0f, INFINITY, 0};
         double start = now();
-        if (gc_conv_run(b->ctx, &s->g, s->method[way], b->maps[i % 2], s->packed[way], &epi, b->maps[(i + 1) % 2],
-                        b->scratch, b->workers) != GRADCAM_OK) {
+        if (gc_conv_run(b->ctx, &s->g, s->method[way], b->maps[i % 2], b->packs[way] + s->packed[way], &epi,
+                        b->maps[(i + 1) % 2], b->scratch, b->workers) != GRADCAM_OK) {
             exit(2);
         }
         s->seconds[way][round] = now() - start;
@@ -224,6 +232,12 @@ static void time_net(const gc_ctx *ctx, int threads, const char *name, const lay
         }
     }
     b.scratch = room(b.scratch_floats);
+    for (int way = 0; way < WAYS; way++) {
+        b.packs[way] = room(b.pack_floats[way]);
+    }
+    for (int i = 0; i < b.seats; i++) {
+        pack_seat(&b, &b.seat[i]);
+    }
     run_round(&b, 0, 0);
     for (int round = 0; round < ROUNDS; round++) {
         b.peak[round] = peak_gflops(threads, 0.02);
@@ -233,10 +247,8 @@ static void time_net(const gc_ctx *ctx, int threads, const char *name, const lay
         }
     }
     report(&b, name);
-    for (int i = 0; i < b.seats; i++) {
-        for (int way = 0; way < WAYS; way++) {
-            free(b.seat[i].packed[way]);
-        }
+    for (int way = 0; way < WAYS; way++) {
+        free(b.packs[way]);
     }
     for (int i = 0; i < 3; i++) {
         free(b.maps[i]);
