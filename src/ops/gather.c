@@ -37,7 +37,9 @@ static gc_status grad(gc_op_call *c, gc_pair_walk walk)
     if (gx == NULL || gc_numel(gx) == 0) {
         return GRADCAM_OK;
     }
-    memset(gx->data, 0, (size_t)gc_numel(gx) * sizeof(float));
+    if ((c->adds & 1u) == 0) {
+        memset(gx->data, 0, (size_t)gc_numel(gx) * sizeof(float));
+    }
     if (gy == NULL || gc_numel(gy) == 0) {
         return GRADCAM_OK;
     }
@@ -109,8 +111,8 @@ static gc_status nd_infer(gc_op_call *c)
 }
 
 const gc_op gc_ops_gather[] = {
-    {"Gather", gather_infer, gather_forward, gather_backward, 0, 2, 0, 2, 2, 1},
-    {"GatherElements", elements_infer, elements_forward, elements_backward, 0, 2, 0, 2, 2, 1},
-    {"GatherND", nd_infer, nd_forward, nd_backward, 0, 2, 0, 2, 2, 1},
+    {"Gather", gather_infer, gather_forward, gather_backward, GC_OP_FINISHES, 2, 0, 2, 2, 1},
+    {"GatherElements", elements_infer, elements_forward, elements_backward, GC_OP_FINISHES, 2, 0, 2, 2, 1},
+    {"GatherND", nd_infer, nd_forward, nd_backward, GC_OP_FINISHES, 2, 0, 2, 2, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

@@ -64,12 +64,27 @@ static gc_status grad_block(gc_op_call *c, block_fn make)
     if (gx == NULL) {
         return GRADCAM_OK;
     }
-    zero_all(gx);
+    if ((c->adds & 1u) == 0) {
+        zero_all(gx);
+    }
     if (gy == NULL || gc_numel(gy) == 0) {
         return GRADCAM_OK;
     }
     GC_TRY(make(c, gx, gy, &b));
     block_backward(&b, gx, gy);
+    return GRADCAM_OK;
+}
+
+/* The same where every place of the input is used once. */
+static gc_status grad_all(gc_op_call *c, block_fn make)
+{
+    block b = {0};
+    gc_tensor *gx = c->grad_in[0], *gy = c->grad_out[0];
+    if (gx == NULL || gy == NULL || (c->adds & 1u) != 0 || gc_numel(gy) == 0) {
+        return grad_block(c, make);
+    }
+    GC_TRY(make(c, gx, gy, &b));
+    gc_copy_nd(b.ndim, b.shape, at(gx, b.x_at), b.x, at(gy, b.y_at), b.y, sizeof(float));
     return GRADCAM_OK;
 }
 
@@ -148,7 +163,7 @@ static gc_status transpose_forward(gc_op_call *c)
 }
 static gc_status transpose_backward(gc_op_call *c)
 {
-    return grad_block(c, transpose_block);
+    return grad_all(c, transpose_block);
 }
 
 /* ---- Concat and Split ---- */
@@ -501,11 +516,11 @@ static gc_status tile_backward(gc_op_call *c)
 }
 
 const gc_op gc_ops_move[] = {
-    {"Transpose", transpose_infer, transpose_forward, transpose_backward, GC_OP_SAME, 0, 0, 1, 1, 1},
+    {"Transpose", transpose_infer, transpose_forward, transpose_backward, GC_OP_SAME | GC_OP_FINISHES, 0, 0, 1, 1, 1},
     {"Concat", concat_infer, concat_forward, concat_backward, GC_OP_SAME, 0, 0, 1, -1, 1},
     {"Split", split_infer, split_forward, split_backward, GC_OP_SAME, 0, 0, 1, 2, -1},
-    {"Slice", slice_infer, slice_forward, slice_backward, GC_OP_SAME, 0, 0, 1, 5, 1},
-    {"Expand", expand_infer, expand_forward, expand_backward, 0, 0, 0, 2, 2, 1},
-    {"Tile", tile_infer, tile_forward, tile_backward, 0, 0, 0, 2, 2, 1},
+    {"Slice", slice_infer, slice_forward, slice_backward, GC_OP_SAME | GC_OP_FINISHES, 0, 0, 1, 5, 1},
+    {"Expand", expand_infer, expand_forward, expand_backward, GC_OP_FINISHES, 0, 0, 2, 2, 1},
+    {"Tile", tile_infer, tile_forward, tile_backward, GC_OP_FINISHES, 0, 0, 2, 2, 1},
     {NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0},
 };

@@ -249,6 +249,9 @@ static gc_status step_backward(gc_run *run, gc_step *s, gc_error *err)
         return GRADCAM_OK;
     }
     aim_gradients(p, s);
+    if (s->passes) {
+        return GRADCAM_OK;
+    }
     GC_TRY(step_gradient(run, s, err));
     return gather_gradients(run, s, err);
 }

@@ -8,6 +8,7 @@
 #include "run/join.h"
 #include "run/mean.h"
 #include "run/narrow.h"
+#include "run/pass.h"
 #include "run/strips.h"
 
 static gc_tensor *slot_value(gc_plan *p, int32_t slot)
@@ -40,6 +41,11 @@ void gc_plan_mark_active(gc_plan *p)
 static gc_block *home(gc_plan *p, gc_slot *s)
 {
     return s->root >= 0 ? &p->slots[s->root].memory : &s->memory;
+}
+
+static gc_block *grad_home(gc_plan *p, gc_slot *s)
+{
+    return &(s->grad_root >= 0 ? &p->slots[s->grad_root] : s)->grad_memory;
 }
 
 static void extend(gc_block *b, int32_t time)
@@ -83,9 +89,12 @@ static gc_status slot_blocks(gc_plan *p, gc_slot *s, gc_error *err)
         s->memory.first = s->memory.last = s->producer < 0 ? 0 : s->producer;
     }
     gc_plan_sums_blocks(p, s);
-    if (s->active || (s->sums.used && s->kept)) {
+    bool has_grad = s->active || (s->sums.used && s->kept);
+    if (has_grad) {
         s->grad = s->value;
         s->grad.data = NULL;
+    }
+    if (has_grad && s->grad_root < 0) {
         GC_TRY(size_block(p, &s->grad_memory, &s->grad, err));
         s->grad_memory.first = s->grad_memory.last = s->producer < 0 ? end : end - 1 - s->producer;
         /* A seed may be put here before the pass.  For many slots that gradients pass
@@ -141,10 +150,15 @@ static gc_status step_blocks(gc_plan *p, int32_t index, gc_error *err)
         bool kept = s->backward && s->op != NULL && i < 32 && ((s->op->keep_in | s->call.keep_in) >> i & 1u) != 0;
         extend(home(p, slot), kept ? end : s->runs_at);
         if (slot->active && s->backward) {
-            extend(&slot->grad_memory, back);
+            extend(grad_home(p, slot), back);
             s->temp[i] = slot->grad;
             GC_TRY(size_block(p, &s->temp_memory[i], &s->temp[i], err));
             s->temp_memory[i].first = s->temp_memory[i].last = back;
+        }
+    }
+    for (int32_t i = 0; i < s->call.n_out; i++) {
+        if (s->out[i] >= 0 && p->slots[s->out[i]].active) {
+            extend(grad_home(p, &p->slots[s->out[i]]), back);
         }
     }
     for (int32_t i = 0; i < s->call.n_out && s->backward && s->op != NULL; i++) {
@@ -292,7 +306,7 @@ static void set_pointers(gc_plan *p)
                 s->value.data = (char *)s->value.data + s->offset * (int64_t)gc_dtype_size(s->value.dtype);
             }
         }
-        s->grad.data = at(p, &s->grad_memory);
+        s->grad.data = at(p, grad_home(p, s));
         s->sums.tensor.data = at(p, &s->sums.memory);
     }
     for (int32_t i = 0; i < p->n_steps; i++) {
@@ -317,6 +331,7 @@ gc_status gc_plan_memory(gc_plan *p, gc_error *err)
     gc_plan_strips(p);
     gc_plan_join(p);
     gc_plan_narrow(p);
+    gc_plan_pass(p);
     for (int32_t i = 0; i < p->n_slots; i++) {
         GC_TRY(slot_blocks(p, &p->slots[i], err));
     }

@@ -62,7 +62,8 @@ typedef struct gc_slot {
     int32_t n_items;
     int32_t *items;
     /* See run/join.c: stored in another slot's block, `offset` channels in. */
-    int32_t root; /* or -1 */
+    int32_t root;      /* or -1 */
+    int32_t grad_root; /* see run/pass.h: whose gradient this one's is, or -1 */
     int32_t writer, last_reader, narrow;
     int64_t offset;
     int32_t imported; /* see run/cut.c: written from outside */
@@ -94,6 +95,7 @@ typedef struct gc_step {
     int32_t out_window;             /* view of out[0] that it writes, or 0 */
     int32_t residual, bias;         /* slots it adds on the way, or -1 */
     int32_t runs_at;                /* the step with which it runs: itself, but see run/strips.h */
+    int32_t passes;                 /* see run/pass.h: nothing to do for its gradient */
     int32_t before;                 /* the step before it in a chain of strips, or -1 */
     int32_t by_columns;             /* that chain is one of run/columns.h */
     int64_t strip;                  /* lines at a time of a chain of strips that it ends */

@@ -305,3 +305,32 @@ def test_views_do_not_leak(op, attrs, kind):
         run.forward()
         run.backward("y", seed)
         assert largest(run.gradient("x"), gradient) < 4e-6
+
+
+@pytest.mark.parametrize("watch", [None, "h", "r", "a"])
+@pytest.mark.parametrize("again", [False, True])
+def test_gradients_that_are_passed_on(again, watch):
+    """Behind a Reshape and the sum with a constant gradients are as in front of them, unless another step adds its own."""
+    rng = np.random.default_rng(2)
+    x, w, v, b = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 4), (2, 12), (2, 3, 4), (2, 12)))
+    nodes = [helper.make_node("Neg", ["x"], ["e"]), helper.make_node("Neg", ["e"], ["f"]),
+             helper.make_node("Tanh", ["f"], ["h"]), helper.make_node("Reshape", ["h", "flat"], ["r"]),
+             helper.make_node("Add", ["r", "b"], ["a"]), helper.make_node("Mul", ["a", "w"], ["s"]),
+             helper.make_node("Mul", ["h", "v"], ["q"]), helper.make_node("Reshape", ["q", "flat"], ["p"]),
+             helper.make_node("Add", ["s", "p"] if again else ["s", "b"], ["y"])]
+    constants = [numpy_helper.from_array(a, n) for n, a in (("w", w), ("v", v), ("b", b), ("flat", np.array([2, 12])))]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 4])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=8)
+    seed = rng.normal(size=(2, 12)).astype(np.float32)
+    da = {"a": seed * w, "r": seed * w}
+    da["h"] = da["r"].reshape(x.shape) + (seed.reshape(x.shape) * v if again else 0)
+    with gradcam.Run(gradcam.Net(model.SerializeToString())) as run:
+        run.set_input("x", x)
+        for name in ("x", watch) if watch else ("x",):
+            run.watch(name, gradcam.WATCH_GRAD)
+        run.forward()
+        for _ in range(2):
+            run.backward("y", seed)
+            assert np.allclose(run.gradient("x"), da["h"] * (1 - np.tanh(x) ** 2), atol=1e-6)
+            assert watch is None or np.allclose(run.gradient(watch), da[watch], atol=1e-6)
