@@ -99,7 +99,8 @@ TARGET static GC_ALWAYS_INLINE void sums(const gc_half_tile *t, int64_t depth, c
 /* The sums are the result. */
 static bool is_bare(const gc_half_tile *t)
 {
-    return t->cols == GC_HALF_COLS && !t->c_half && t->residual == NULL && t->epi.bias == NULL && t->epi.flags == 0;
+    bool all = t->cols == GC_HALF_COLS && t->keep[0] == (UINT32_C(1) << t->rows[0]) - 1u;
+    return all && !t->c_half && t->residual == NULL && t->epi.bias == NULL && t->epi.flags == 0;
 }
 
 TARGET static GC_ALWAYS_INLINE void whole(const gc_half_tile *t, int64_t depth, const int parts, const int blocks)
