@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ops/attention.h"
+#include "run/route.h"
 #include "tensor/walk.h"
 
 /* A value seen as [batch, head, row, column] within the storage of a slot. */
@@ -155,6 +156,15 @@ static bool picked(const gc_plan *p, const gc_step *s, const gc_tensor *in, int3
     return true;
 }
 
+/* Some rows, such as those that run/rows.c leaves. */
+static bool sliced(const gc_plan *p, const gc_step *s, const gc_tensor *in, int64_t *first)
+{
+    gc_rows rows;
+    bool ok = gc_route_picks(p, s, &rows);
+    *first = ok ? rows.first * in->strides[rows.axis] : 0;
+    return ok;
+}
+
 static bool part_of(const gc_plan *p, const gc_step *s, int32_t slot, const gc_tensor *in, int64_t *first)
 {
     int32_t axis;
@@ -188,6 +198,8 @@ static bool step_back(const gc_plan *p, window *w, bool scalable)
         ok = transposed(s, in->ndim, map);
     } else if (!ok && is_op(s, "Gather")) {
         ok = picked(p, s, in, map, &first);
+    } else if (!ok && is_op(s, "Slice")) {
+        ok = sliced(p, s, in, &first);
     } else if (!ok && is_op(s, "Split")) {
         ok = part_of(p, s, w->slot, in, &first);
     } else if (!ok && scalable && is_scaling(p, s, &operand, &scale)) {
