@@ -203,26 +203,49 @@ static void max_task(void *task, uint32_t chunk)
 }
 
 /* In bfloat16, where nobody asks for the places of the maxima: the larger part of
-   both kinds of pooling. */
-static int64_t half_taps(const pool_job *j, int64_t image, const int64_t *place, const gc_bf16 **from)
+   both kinds of pooling.  The taps of a place. */
+typedef struct half_place {
+    const gc_bf16 *from[MOST_TAPS];
+    int64_t count, place[3];
+} half_place;
+
+static void find_taps(const pool_job *j, int64_t row, half_place *p)
 {
     const gc_bf16 *x = (const gc_bf16 *)(const void *)j->x;
     int32_t pixels[MOST_TAPS];
-    int64_t count = taps_inside(j, place, pixels);
-    for (int64_t t = 0; t < count; t++) {
-        from[t] = x + (image * j->w.pixels_in + pixels[t]) * j->x_step;
+    int64_t image = gc_window_split(j->w.out, row, p->place);
+    p->count = taps_inside(j, p->place, pixels);
+    for (int64_t t = 0; t < p->count; t++) {
+        p->from[t] = x + (image * j->w.pixels_in + pixels[t]) * j->x_step;
     }
-    return count;
+}
+
+/* Goes on to the next place: within a line all taps that are inside move by the stride. */
+static void next_taps(const pool_job *j, int64_t row, half_place *p)
+{
+    const gc_window *w = &j->w;
+    int64_t x = p->place[2] + 1, last = x * w->stride[2] - w->pad_begin[2] + (w->kernel[2] - 1) * w->dilation[2];
+    if (p->count < w->taps || x >= w->out[2] || last >= w->in[2]) {
+        find_taps(j, row, p);
+        return;
+    }
+    p->place[2] = x;
+    for (int64_t t = 0; t < p->count; t++) {
+        p->from[t] += w->stride[2] * j->x_step;
+    }
 }
 
 static void half_max_task(void *task, uint32_t chunk)
 {
     const pool_job *j = task;
     int64_t first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
+    half_place p;
+    find_taps(j, first, &p);
     for (int64_t r = first; r < last; r++) {
-        const gc_bf16 *from[MOST_TAPS];
-        int64_t place[3], image = gc_window_split(j->w.out, r, place), count = half_taps(j, image, place, from);
-        j->half->max_taps(from, count, j->channels, (gc_bf16 *)(void *)j->y + r * j->y_step);
+        j->half->max_taps(p.from, p.count, j->channels, (gc_bf16 *)(void *)j->y + r * j->y_step);
+        if (r + 1 < last) {
+            next_taps(j, r + 1, &p);
+        }
     }
 }
 
@@ -406,11 +429,14 @@ static void half_average_task(void *task, uint32_t chunk)
 {
     const pool_job *j = task;
     int64_t first = (int64_t)chunk * ROW_CHUNK, last = min64(first + ROW_CHUNK, j->rows);
+    half_place p;
+    find_taps(j, first, &p);
     for (int64_t r = first; r < last; r++) {
-        const gc_bf16 *from[MOST_TAPS];
-        int64_t place[3], image = gc_window_split(j->w.out, r, place), count = half_taps(j, image, place, from);
         gc_bf16 *y = (gc_bf16 *)(void *)j->y + r * j->y_step;
-        j->half->mean_taps(from, count, j->channels, divisor(j, place), y);
+        j->half->mean_taps(p.from, p.count, j->channels, divisor(j, p.place), y);
+        if (r + 1 < last) {
+            next_taps(j, r + 1, &p);
+        }
     }
 }
 
