@@ -631,7 +631,7 @@ typedef struct gc_explain_options {
     gc_rule rule;            /* gc_gradcam: rule of the backward pass; guided
                                 methods: 0 means GRADCAM_RULE_GUIDED */
     uint32_t plain_rule;     /* 1: guided methods use the plain gradient */
-    int32_t resize;          /* GRADCAM_RESIZE_*, for Guided Grad-CAM */
+    int32_t resize;          /* GRADCAM_RESIZE_*, for Guided Grad-CAM and `height` */
     uint32_t reserved0;
     const char *input; /* guided methods: which input; NULL: the first */
     gc_tensor *into;   /* NULL: a new tensor; else written into, F32 and of
@@ -644,6 +644,12 @@ typedef struct gc_explain_options {
        shape of the places, [N, places - skip] where there is a skip.  gc_gradcam and its sweep. */
     int32_t channel_axis;
     uint32_t skip;
+    /* Of the maps of gc_cam, gc_gradcam and its sweep: 0, the layer's, or the size to which
+       two-dimensional ones are resized by `resize`; then, with normalize 1, as gc_map_normalize does.
+       Warnings are about the map before that. */
+    int64_t height, width;
+    uint32_t normalize;
+    uint32_t reserved1;
 } gc_explain_options;
 
 /* All of them: inputs must be bound; the forward pass is run.  options may be

@@ -60,7 +60,7 @@ static void source(int32_t mode, int64_t x, int64_t from, int64_t to, int64_t *l
     } else if (mode == GRADCAM_RESIZE_NEAREST) {
         at = floor((double)x * (double)from / (double)to);
     } else {
-        at = ((double)x + 0.5) * (double)from / (double)to - 0.5;
+        at = ((double)x + 0.5) * ((double)from / (double)to) - 0.5;
     }
     at = at < 0.0 ? 0.0 : at > (double)(from - 1) ? (double)(from - 1) : at;
     *low = (int64_t)at;
@@ -74,7 +74,7 @@ typedef struct plane {
 } plane;
 
 /* Columns that are resized at once, and sums that advance side by side. */
-enum { COLUMNS = 256, LANES = 256 };
+enum { COLUMNS = 256, LANES = 32 };
 
 /* What columns x .. x + n of the result read: element low, and that at next
    with the weight. */
@@ -233,8 +233,19 @@ static void normalize_sample(float *v, int64_t n)
         memset(v, 0, (size_t)n * sizeof *v);
         return;
     }
+    /* A product takes less time than a quotient.  The factor is 1 / (high - low) or the next
+       number, so that the largest becomes 1. */
+    const float span = high - low, inverse = 1.0f / span;
+    const float factor = span * inverse < 1.0f ? nextafterf(inverse, INFINITY) : inverse;
+    if (!isfinite(factor)) { /* of a span near zero */
+        for (int64_t i = 0; i < n; i++) {
+            v[i] = (v[i] - low) / span;
+        }
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {
-        v[i] = (v[i] - low) / (high - low);
+        float x = (v[i] - low) * factor;
+        v[i] = x > 1.0f ? 1.0f : x;
     }
 }
 

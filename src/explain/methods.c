@@ -21,10 +21,11 @@ static gc_status begin(const gc_run *run, const gc_explain_options *host, gc_ten
         GC_TRY(GC_ABI_IMPORT(host, o, err));
     }
     bool axis = o->channel_axis >= -1 && o->channel_axis <= 1;
-    if (!axis || o->pool < 0 || o->pool > GRADCAM_POOL_SUM || o->grad < 0 || o->grad > GRADCAM_GRAD_POSITIVE ||
+    bool size = o->height >= 0 && o->width >= 0 && (o->height == 0) == (o->width == 0);
+    if (!axis || !size || o->pool < 0 || o->pool > GRADCAM_POOL_SUM || o->grad < 0 || o->grad > GRADCAM_GRAD_POSITIVE ||
         o->rule < 0 || o->rule > GRADCAM_RULE_DECONVNET || o->resize < 0 || o->resize > GRADCAM_RESIZE_NEAREST) {
         return gc_fail(err, GRADCAM_E_INVALID,
-                       "gc_explain_options: channel_axis, pool, grad, rule or resize is out of range");
+                       "gc_explain_options: height, width, channel_axis, pool, grad, rule or resize is out of range");
     }
     return GRADCAM_OK;
 }
@@ -166,20 +167,49 @@ static gc_status draw(gc_aim *aim, const layer_view *v, const gc_explain_options
     return GRADCAM_OK;
 }
 
+/* The map at the layer's resolution, in `small`, and at the host's in `made`; or one is both. */
+static gc_status draw_sized(gc_aim *aim, const layer_view *v, const gc_explain_options *o, gc_tensor *made,
+                            gc_tensor **small, gc_error *err)
+{
+    *small = made;
+    if (o->height > 0) {
+        GC_TRY(gc_run_scratch(aim->run, GC_SCRATCH_CAM, &v->map, small, err));
+    }
+    GC_TRY(draw(aim, v, o, *small, err));
+    return o->height > 0 ? gc_map_resize(*small, o->resize, made, err) : GRADCAM_OK;
+}
+
+static gc_status make_sized(gc_aim *aim, const layer_view *v, const gc_explain_options *o, gc_tensor *into,
+                            gc_tensor **made, gc_error *err)
+{
+    int64_t size[3] = {v->map.shape[0], o->height, o->width};
+    if (o->height == 0) {
+        return gc_map_make(aim->ctx, v->map.ndim, v->map.shape, into, made, err);
+    }
+    if (v->map.ndim != 3 || v->positions == 0) {
+        return gc_fail(err, GRADCAM_E_SHAPE, "gc_explain_options.height: the map is not two-dimensional");
+    }
+    return gc_map_make(aim->ctx, 3, size, into, made, err);
+}
+
 /* One map from a layer whose activation and gradient are there. */
 static gc_status layer_map(gc_aim *aim, const layer_source *from, const gc_explain_options *o, gc_tensor *into,
                            gc_tensor **map, uint32_t *warnings, gc_error *err)
 {
     layer_view v;
-    gc_tensor *made = NULL;
+    gc_tensor *made = NULL, *small = NULL;
     GC_TRY(view_layer(aim, from, o, &v, err));
-    GC_TRY(gc_map_make(aim->ctx, v.map.ndim, v.map.shape, into, &made, err));
-    gc_status s = draw(aim, &v, o, made, err);
+    GC_TRY(make_sized(aim, &v, o, into, &made, err));
+    gc_status s = draw_sized(aim, &v, o, made, &small, err);
+    uint32_t of_map = s == GRADCAM_OK ? gc_map_warnings(small) : 0u;
+    if (s == GRADCAM_OK && o->normalize) {
+        s = gc_map_normalize(made, err);
+    }
     if (s != GRADCAM_OK) {
         gc_tensor_unref(made);
         return s;
     }
-    *warnings = gc_map_warnings(made) | (v.grad == NULL ? GRADCAM_WARN_NOT_CONNECTED : 0u) |
+    *warnings = of_map | (v.grad == NULL ? GRADCAM_WARN_NOT_CONNECTED : 0u) |
                 (v.positions <= 1 ? GRADCAM_WARN_NO_SPATIAL : 0u);
     *map = made;
     return GRADCAM_OK;

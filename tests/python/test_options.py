@@ -346,6 +346,65 @@ def test_a_token_layer_by_name():
     close(got, case.cam(lambda y: y[:, 2], module=case.net.blocks[1][0]))
 
 
+# ---- size and range of the map ----
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "align_corners", "nearest"])
+def test_a_map_of_the_size_of_the_input(mode):
+    """One call is the three calls; warnings and the layer are those of the small map."""
+    case = Case(lambda: Classifier(2), SHAPES[2])
+    run, size = case.run, (16, 12)
+    into, last = np.empty((3, *size), np.float32), None
+    for index in (0, 3, 3, 1):
+        small = run.gradcam(index=index, signed_map=True)
+        seen, layer = run.report.warnings, run.report.layer
+        big = gradcam.resize(small, size, mode)
+        assert np.array_equal(run.gradcam(index=index, signed_map=True, size=size, resize=mode), big)
+        assert (run.report.warnings, run.report.layer, run.report.index) == (seen, layer, index)
+        got = run.gradcam(index=index, signed_map=True, size=size, resize=mode, normalize=True, into=into)
+        assert got is into and np.array_equal(got, gradcam.normalize(big))
+        assert last is None or index == last[0] or not np.array_equal(got, last[1])
+        last = index, got.copy()
+    assert np.array_equal(run.gradcam(index=1, signed_map=True, normalize=True), gradcam.normalize(small))
+    maps = run.gradcam_layers([layer, layer], index=1, signed_map=True, size=size, resize=mode, normalize=True)
+    assert np.array_equal(maps[0], into) and np.array_equal(maps[1], into)
+    other = np.empty_like(into)  # another array is another one
+    assert run.gradcam(index=1, signed_map=True, size=size, resize=mode, normalize=True, into=other) is other
+    assert np.array_equal(other, into)
+    for wrong in ((16, 0), (0, 12), (-1, 12)):
+        with pytest.raises(gradcam.GradcamError, match="height"):
+            run.gradcam(size=wrong)
+    with pytest.raises(gradcam.GradcamError, match="into"):
+        run.gradcam(size=(8, 8), into=into)
+    with pytest.raises(gradcam.GradcamError, match="two-dimensional"):
+        Case(lambda: Classifier(1), SHAPES[1]).run.gradcam(size=size)
+
+
+def test_the_range_of_a_map():
+    """Exactly 0 and 1 at the ends, elsewhere the quotient to two roundings more."""
+    rng = np.random.default_rng(1)
+    for scale in (1.0, 3e-39, 1e-30, 1e20, 1e38):
+        maps = (rng.random((50, 6, 7)) * scale).astype(np.float32)
+        wide = maps.astype(np.float64)
+        low, high = wide.min((1, 2), keepdims=True), wide.max((1, 2), keepdims=True)
+        got = gradcam.normalize(maps)
+        assert np.all(got.min((1, 2)) == 0) and np.all(got.max((1, 2)) == 1)
+        assert np.abs(got - (wide - low) / (high - low)).max() <= 4 * 2.0 ** -24
+    odd = gradcam.normalize(np.array([[1, np.nan, 2, 3]], np.float32))
+    assert np.array_equal(odd, np.array([[0, np.nan, 0.5, 1]], np.float32), equal_nan=True)
+
+
+def test_resize_into():
+    maps, into = np.random.default_rng(2).random((2, 3, 4)).astype(np.float32), np.zeros((2, 6, 5), np.float32)
+    assert gradcam.resize(maps, (6, 5), into=into) is into
+    assert np.array_equal(into, gradcam.resize(maps, (6, 5)))
+    with pytest.raises(ValueError, match="shape"):
+        gradcam.resize(maps, (5, 6), into=into)
+    for wrong in (into.astype(np.float64), into.transpose(0, 2, 1).copy().transpose(0, 2, 1)):
+        with pytest.raises(TypeError, match="row-major"):
+            gradcam.resize(maps, (6, 5), into=wrong)
+
+
 # ---- warnings ----
 
 

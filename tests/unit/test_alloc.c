@@ -122,6 +122,27 @@ static void test_method(tally *t, gc_run *run, method explain, const long *calls
     gc_tensor_unref(first);
 }
 
+/* A map of another size is made of one in the run's memory. */
+static void test_size(tally *t, gc_run *run, const long *calls)
+{
+    gc_explain_options o;
+    gc_tensor *first = NULL, *again = NULL;
+    gc_tensor_desc d;
+    memset(&o, 0, sizeof o);
+    o.height = 70;
+    o.width = 90;
+    o.normalize = 1;
+    expect(t, gc_gradcam(run, &o, &first, NULL) == GRADCAM_OK, "a large map");
+    gc_tensor_describe(first, &d);
+    expect(t, d.ndim == 3 && d.shape[0] == 2 && d.shape[1] == 70 && d.shape[2] == 90, "of that size");
+    o.into = first;
+    long before = *calls;
+    gc_status s = gc_gradcam(run, &o, &again, NULL);
+    expect(t, s == GRADCAM_OK && again == first && *calls == before, "again, and nothing is allocated");
+    gc_tensor_unref(again);
+    gc_tensor_unref(first);
+}
+
 static const char *const layers[LAYERS] = {"r", "a", "c", "x"};
 
 static void test_layers(tally *t, gc_run *run, const long *calls)
@@ -158,6 +179,7 @@ static void test_counts(tally *t, uint32_t threads)
     for (int i = 0; i < 4; i++) {
         test_method(t, run, methods[i], &h.calls);
     }
+    test_size(t, run, &h.calls);
     test_layers(t, run, &h.calls);
     gc_run_forward(run, NULL);
     long before = h.calls;

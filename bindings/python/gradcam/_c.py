@@ -178,7 +178,8 @@ class gc_explain_options(C.Structure):
     _fields_ = [("struct_size", u32), ("signed_map", u32), ("layer", text), ("target", C.POINTER(gc_target)),
                 ("pool", i32), ("grad", i32), ("rule", gc_rule), ("plain_rule", u32), ("resize", i32),
                 ("reserved0", u32), ("input", text), ("into", tensor_p), ("report", C.POINTER(gc_report)),
-                ("into_layers", C.POINTER(tensor_p)), ("channel_axis", i32), ("skip", u32)]
+                ("into_layers", C.POINTER(tensor_p)), ("channel_axis", i32), ("skip", u32),
+                ("height", i64), ("width", i64), ("normalize", u32), ("reserved1", u32)]
 
 
 gc_perturb_write_fn = gc_perturb_each_fn = C.CFUNCTYPE(i32, ptr, i64, tensor_p)
@@ -356,25 +357,33 @@ class Stop(Exception):
         self.code = code
 
 
-# An exception cannot cross C: a callback leaves it here, call() raises it again.
-_pending = threading.local()
+class _Thread(threading.local):
+    """What a thread's calls need.  An exception cannot cross C: a callback leaves it here, call() raises it again."""
+
+    def __init__(self):
+        self.error, self.err = None, gc_error(struct_size=C.sizeof(gc_error))
+        self.err_p = C.byref(self.err)
+
+
+_thread = _Thread()
 
 
 def failed(error):
     """Keeps a callback's exception for the call that is under way."""
-    _pending.error = error
+    _thread.error = error
 
 
 def call(name, *arguments):
     """Calls gc_<name>(*arguments, &err); raises what went wrong."""
-    err = sized(gc_error, node=-1)
-    _pending.error = None
-    status = getattr(lib, "gc_" + name)(*arguments, C.byref(err))
-    error, _pending.error = getattr(_pending, "error", None), None
+    thread = _thread
+    thread.error = None
+    status = getattr(lib, "gc_" + name)(*arguments, thread.err_p)
+    error, thread.error = thread.error, None
     if status == GRADCAM_OK:
         return
     if error is not None and not isinstance(error, Stop):
         raise error
+    err = thread.err
     raise GradcamError(status, err.message.decode(errors="replace"), err.node, err.offset, err.user_code)
 
 

@@ -7,7 +7,7 @@ import enum
 import numpy as np
 
 from . import _c
-from ._maps import RESIZES
+from ._maps import RESIZES, writeable
 from ._tensor import Tensor, adopt, lend
 
 POOLS = {"mean": _c.GRADCAM_POOL_MEAN, "max": _c.GRADCAM_POOL_MAX, "sum": _c.GRADCAM_POOL_SUM}
@@ -50,7 +50,7 @@ class _Call:
 
     def __init__(self, run, layer=None, kind=None, index=None, output=None, seed=None, keep_softmax=False,
                  negate=False, signed_map=False, pool="mean", grad="as_is", rule="plain", plain_rule=False,
-                 resize="bilinear", input=None, into=None, channel_axis=1, skip=0):
+                 resize="bilinear", input=None, into=None, channel_axis=1, skip=0, size=(0, 0), normalize=False):
         if kind is None:
             kind = "seed" if seed is not None else "argmax" if index is None else "class"
         self.report, self.into, self.lent = _c.sized(_c.gc_report), into, []
@@ -62,12 +62,11 @@ class _Call:
             target=C.pointer(self.target), pool=_c.number(POOLS, pool, "pool"), grad=_c.number(GRADS, grad, "grad"),
             rule=_c.number(RULES, rule, "rule"), plain_rule=bool(plain_rule),
             resize=_c.number(RESIZES, resize, "resize"), input=_c.encode(input), report=C.pointer(self.report),
-            channel_axis=channel_axis, skip=skip)
+            channel_axis=channel_axis, skip=skip, height=size[0], width=size[1], normalize=bool(normalize))
         if seed is not None:
             self.target.seed = self._lend(run, np.asarray(seed, np.float32))
         if into is not None:
-            if into.dtype != np.float32 or not into.flags.c_contiguous or not into.flags.writeable:
-                raise TypeError("into must be a writeable row-major float32 array")
+            writeable(into, "into")
             self.options.into = self._lend(run, into)
 
     def _lend(self, run, array):
@@ -80,6 +79,11 @@ class _Call:
             return adopt(handle, run.net.context)
         Tensor(handle)  # gives the second reference back
         return self.into
+
+
+def _same(a, b):
+    """The same options, arrays being the same ones."""
+    return a.keys() == b.keys() and all(a[k] is b[k] or (k != "into" and a[k] == b[k]) for k in a)
 
 
 class Explanations:
@@ -103,15 +107,25 @@ class Explanations:
       rule          "plain", "guided", "deconvnet" at activations (in the guided
                     methods "plain" means "guided" unless plain_rule)
       plain_rule    guided methods: the true gradient
-      resize        Guided Grad-CAM: "bilinear", "align_corners", "nearest"
+      size          (height, width) of the map, the layer's if not said; normalize: then each sample to [0, 1]
+      resize        with size, and Guided Grad-CAM: "bilinear", "align_corners", "nearest"
       input         guided methods: which input; None: the first
       into          a row-major float32 array to write into; it is returned
       channel_axis  1, or -1 for layers of tokens, [N, places, C]
       skip          places of such a layer that are no part of the picture (a class token)
     """
 
+    _asked = None  # the last options and their _Call: most calls say the same again
+
+    def _call(self, options):
+        if "seed" in options:  # its numbers may be others
+            return _Call(self, **options)
+        if self._asked is None or not _same(self._asked[0], options):
+            self._asked = options, _Call(self, **options)
+        return self._asked[1]
+
     def _explain(self, method, options):
-        call, handle = _Call(self, **options), _c.tensor_p()
+        call, handle = self._call(options), _c.tensor_p()
         self._pass(method, C.byref(call.options), C.byref(handle))
         self.report = Report(call.report, self.rule_nodes)
         return call.array(self, handle)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What is done to maps."""
 
+import functools
+
 import numpy as np
 
 from . import _c
@@ -11,19 +13,39 @@ RESIZES = {"bilinear": _c.GRADCAM_RESIZE_BILINEAR, "align_corners": _c.GRADCAM_R
            "nearest": _c.GRADCAM_RESIZE_NEAREST}
 
 
-def resize(maps, size, mode="bilinear"):
-    """Maps [..., H, W] at another size (height, width): a new float32 array.
+@functools.cache
+def _context():
+    """Of all maps: nothing is kept in it."""
+    return Context()
+
+
+def _lend(maps):
+    context = _context()
+    return lend(context.handle, context, maps)
+
+
+def writeable(array, what):
+    """A TypeError unless the library can write into it as it is."""
+    if array.dtype != np.float32 or not array.flags.c_contiguous or not array.flags.writeable:
+        raise TypeError(f"{what} must be a writeable row-major float32 array")
+
+
+def resize(maps, size, mode="bilinear", into=None):
+    """Maps [..., H, W] at another size (height, width): a new float32 array, or `into`, which is written.
 
     mode: "bilinear" (pixel centres, as PyTorch's interpolate without
     align_corners), "align_corners" or "nearest".
     """
-    maps = np.asarray(maps, np.float32)
-    out = np.empty((*maps.shape[:-2], *size), np.float32)
-    with Context() as context:
-        source, _kept = lend(context.handle, context, maps)
-        target, out = lend(context.handle, context, out)
-        _c.call("map_resize", source.handle, _c.number(RESIZES, mode, "mode"), target.handle)
-    return out
+    source, maps = _lend(np.asarray(maps, np.float32))
+    shape = (*maps.shape[:-2], *size)
+    if into is None:
+        into = np.empty(shape, np.float32)
+    elif into.shape != shape:
+        raise ValueError(f"into has the shape {into.shape}, the maps get {shape}")
+    writeable(into, "into")
+    target, _same = _lend(into)
+    _c.call("map_resize", source.handle, _c.number(RESIZES, mode, "mode"), target.handle)
+    return into
 
 
 def normalize(maps, inplace=False):
@@ -33,9 +55,7 @@ def normalize(maps, inplace=False):
     """
     if not inplace:
         maps = np.array(maps, np.float32, order="C")
-    elif maps.dtype != np.float32 or not maps.flags.c_contiguous or not maps.flags.writeable:
-        raise TypeError("normalize in place needs a writeable row-major float32 array")
-    with Context() as context:
-        tensor, _same = lend(context.handle, context, maps)
-        _c.call("map_normalize", tensor.handle)
+    writeable(maps, "what is normalized in place")
+    tensor, _same = _lend(maps)
+    _c.call("map_normalize", tensor.handle)
     return maps

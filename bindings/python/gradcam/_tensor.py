@@ -17,6 +17,8 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 def code_of(dtype):
     """The gc_dtype of a numpy type, whatever its byte order; TypeError where there is none."""
+    if dtype in _CODES:
+        return _CODES[dtype]
     dtype = np.dtype(dtype).newbyteorder("=")
     code = _c.GRADCAM_BF16 if dtype.name == "bfloat16" else _CODES.get(dtype)
     if code is None:
@@ -52,6 +54,8 @@ class Tensor:
 def _lendable(array):
     """The array itself if the library can read its memory, else a row-major copy."""
     native = array.dtype.isnative and array.flags.aligned
+    if native and array.flags.c_contiguous:
+        return array
     steps = all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
     # All strides 0 mean row-major to the library.
     moving = array.size <= 1 or any(array.strides)
@@ -64,7 +68,7 @@ def lend(ctx, context, array):
     """(Tensor, array): the tensor, made in `ctx`, borrows the array's memory; keep the array as long."""
     array = _lendable(np.asarray(array))
     strides = None if array.flags.c_contiguous else [s // array.itemsize for s in array.strides]
-    d = describe(array.dtype, array.shape, strides, array.ctypes.data)
+    d = describe(array.dtype, array.shape, strides, array.__array_interface__["data"][0])
     handle = _c.tensor_p()
     _c.call("tensor_create", ctx, C.byref(d), C.byref(handle))
     return Tensor(handle, context), array
@@ -86,7 +90,9 @@ def view(handle, owner=None, writeable=False):
     if not d.data:
         return None
     strides = tuple(s * dtype.itemsize for s in d.strides[:d.ndim])
-    extent = sum((n - 1) * s for n, s in zip(shape, strides)) + dtype.itemsize
+    extent = dtype.itemsize
+    for n, s in zip(shape, strides):
+        extent += (n - 1) * s
     buffer = (C.c_char * extent).from_address(d.data)
     buffer.owner = owner
     array = np.ndarray(shape, dtype, buffer, 0, strides)

@@ -57,8 +57,7 @@ def our_gradcam(case, precision="f32"):
         return our_token_gradcam(case, run, layer)
 
     def explain():
-        full[...] = gradcam.resize(run.gradcam(layer=layer), (SIZE, SIZE))
-        return gradcam.normalize(full, inplace=True)
+        return run.gradcam(layer=layer, size=(SIZE, SIZE), normalize=True, into=full)
 
     return explain
 
