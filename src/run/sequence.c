@@ -145,13 +145,16 @@ static gc_status split(gc_plan *p, const gc_node *n, int32_t index, const gc_ite
         operands[1] = &p->slots[in->slots[1]].value;
     }
     GC_TRY(gc_pieces_count(&ask, gc_plan_left(p), &count));
+    if (count == 0) {
+        return GRADCAM_OK;
+    }
     p->n_planned += (uint64_t)count;
     GC_TRY(gc_plan_reserve(p, 2 * (size_t)in->n + (size_t)count, (size_t)in->n + 1, c->err));
     for (int32_t i = 0; i < count; i++) {
         GC_TRY(gc_items_add(p, out, gc_plan_add_slot(p, -1), c->err));
     }
     gc_items pieces = {out->slots + first, count, count};
-    return count == 0 ? GRADCAM_OK : add_part(p, n, index, "SplitToSequence", in, &pieces, flag, axis, 0, c->err);
+    return add_part(p, n, index, "SplitToSequence", in, &pieces, flag, axis, 0, c->err);
 }
 
 gc_status gc_plan_cut(gc_plan *p, const gc_node *n, int32_t index, int32_t slot, int64_t axis, gc_items *out,

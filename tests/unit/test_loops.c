@@ -226,10 +226,56 @@ static void test_damage(tally *t)
     expect(t, clean, "a changed bit is a result or an error with a message");
 }
 
+/* A sequence of no parts, and how many they are. */
+static gc_status count_nothing(gc_run *run, gc_tensor *x, int64_t *count, gc_error *err)
+{
+    gc_tensor *n = NULL;
+    gc_tensor_desc d;
+    gc_status s = gc_run_set_input(run, "x", x, err);
+    s = s ? s : gc_run_forward(run, err);
+    s = s ? s : gc_run_value(run, "n", &n, err);
+    if (s == GRADCAM_OK) {
+        gc_tensor_describe(n, &d);
+        *count = *(const int64_t *)d.data;
+    }
+    return s;
+}
+
+static void test_nothing(tally *t)
+{
+    pb graph = {0, {0}}, input = value_info("x", 0), output = value_info("n", 0);
+    int64_t count = -1;
+    heap h = {-1, 0, 0, 0, 0};
+    gc_ctx *ctx = NULL;
+    gc_run *run = NULL;
+    gc_tensor *x = NULL;
+    gc_tensor_desc d;
+    add_node(&graph, "SplitToSequence", "x", "parts", NULL, NULL);
+    add_node(&graph, "SequenceLength", "parts", "n", NULL, NULL);
+    pb_part(&graph, 11, &input);
+    pb_part(&graph, 12, &output);
+    pb m = model(&graph);
+    gc_status s = heap_ctx(&h, 0, &ctx, NULL);
+    gc_net *net = s ? NULL : load_as(t, ctx, &m, NULL, GRADCAM_OK, NULL, "a sequence of nothing loads");
+    memset(&d, 0, sizeof d);
+    d.dtype = GRADCAM_F32;
+    d.ndim = 1;
+    s = gc_tensor_create(ctx, &d, &x, NULL);
+    s = s ? s : gc_run_create(net, &run, NULL);
+    s = s ? s : count_nothing(run, x, &count, NULL);
+    expect(t, s == GRADCAM_OK && count == 0, "a sequence of no parts");
+    gc_run_destroy(run);
+    gc_tensor_unref(x);
+    gc_net_unref(net);
+    gc_ctx_unref(ctx);
+    expect(t, h.live == 0, "and nothing is left");
+}
+
 int main(void)
 {
     tally t = {0, 0};
     test_faults(&t);
+    test_nothing(&t);
     test_damage(&t);
     printf("%d passed, %d failed, 0 skipped\n", t.passed, t.failed);
     return t.failed != 0;
