@@ -256,7 +256,7 @@ static void test_nothing(tally *t)
     pb_part(&graph, 12, &output);
     pb m = model(&graph);
     gc_status s = heap_ctx(&h, 0, &ctx, NULL);
-    gc_net *net = s ? NULL : load_as(t, ctx, &m, NULL, GRADCAM_OK, NULL, "a sequence of nothing loads");
+    gc_net *net = s ? NULL : load_as(t, ctx, &m, NULL, GRADCAM_OK, "", "a sequence of nothing loads");
     memset(&d, 0, sizeof d);
     d.dtype = GRADCAM_F32;
     d.ndim = 1;
