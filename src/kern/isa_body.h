@@ -132,7 +132,7 @@ TARGET static GC_ALWAYS_INLINE void tile_body(const gc_tile *t, const int rows, 
     V sum[MR][NV];
     ptrdiff_t step = (ptrdiff_t)t->a_step * (ptrdiff_t)sizeof(float);
     const float *b = t->b;
-    const char *ahead = t->ahead;
+    const char *ahead = t->ahead_lines > 0 ? t->ahead : (const char *)t->b;
     GC_UNROLL(16)
     for (int i = 0; i < rows; i++) {
         GC_PREFETCH_WRITE(t->c + i * t->c_step);
