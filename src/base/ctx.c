@@ -100,6 +100,19 @@ gc_status gc_parallel(const gc_ctx *ctx, gc_task_fn fn, void *task, uint32_t cou
     return GRADCAM_OK;
 }
 
+gc_ctx gc_ctx_serial(const gc_ctx *ctx)
+{
+    gc_ctx serial;
+    memset(&serial, 0, sizeof serial);
+    serial.allocator = ctx->allocator;
+    serial.logger = ctx->logger;
+    serial.kern = ctx->kern;
+    serial.custom = ctx->custom;
+    serial.blas = ctx->blas;
+    serial.refs = 1;
+    return serial;
+}
+
 uint32_t gc_workers(const gc_ctx *ctx)
 {
     uint32_t n = 1;

@@ -34,6 +34,10 @@ char *gc_mem_strdup(gc_ctx *ctx, const char *text, size_t length);
 /* Calls fn(task, i) for every i < count, perhaps on several threads. */
 gc_status gc_parallel(const gc_ctx *ctx, gc_task_fn fn, void *task, uint32_t count);
 
+/* A copy of the services that matter to a task, which shares its work with nobody; not
+   the references, which other threads may count meanwhile.  It is not released. */
+gc_ctx gc_ctx_serial(const gc_ctx *ctx);
+
 /* Threads that may work at once, for scratch that each of them needs. */
 uint32_t gc_workers(const gc_ctx *ctx);
 

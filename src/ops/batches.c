@@ -46,9 +46,7 @@ gc_status gc_each_batch(gc_op_call *c, int64_t batches, size_t each, gc_batch_fn
         return GRADCAM_OK;
     }
     j.c = c;
-    j.serial = *c->ctx;
-    j.serial.pool = NULL;
-    memset(&j.serial.executor, 0, sizeof j.serial.executor);
+    j.serial = gc_ctx_serial(c->ctx);
     j.batches = batches;
     j.each = each;
     j.fn = fn;

@@ -72,6 +72,12 @@ gc_status gc_conv_is_sparse(const gc_op_call *c, const gc_conv *v, bool *sparse)
 /* Writes grad_in[0] of such a one from the unpacked weights. */
 gc_status gc_conv_sparse_backward(const gc_op_call *c, const gc_conv *v);
 
+/* `elements` further on, which are bfloat16 or float32. */
+static inline void *gc_conv_at(const void *p, int64_t elements, int32_t half)
+{
+    return (char *)(uintptr_t)p + elements * (half ? 2 : (int64_t)sizeof(float));
+}
+
 /* ---- conv_weights.c: for weights and a bias that are no constants ---- */
 
 /* Floats of scratch that gc_conv_weight_gradient needs. */

@@ -88,12 +88,6 @@ gc_status gc_columns_size(gc_plan *p, gc_step *second, gc_error *err)
     return gc_plan_windows(p, second, measure(p, second, c) ? c->slot_floats * (int64_t)sizeof(float) : -1, err);
 }
 
-/* `elements` further on, which are bfloat16 or float32. */
-static void *at(const void *p, int64_t elements, int32_t half)
-{
-    return (char *)(uintptr_t)p + elements * (half ? 2 : (int64_t)sizeof(float));
-}
-
 /* Channels first .. last of both convolutions of one image; the window holds the
    map between them. */
 static void run_block(const columns *c, int64_t image, int64_t first, int64_t last, float *window, float *scratch)
@@ -106,10 +100,10 @@ static void run_block(const columns *c, int64_t image, int64_t first, int64_t la
     of_a.bias = of_a.bias == NULL ? NULL : of_a.bias + first;
     of_b.bias = of_b.bias == NULL ? NULL : of_b.bias + first;
     const float *packed = gc_conv_columns(&c->dense.gather, c->dense.method, c->dense.packed, first);
-    gc_conv_run(&c->serial, &a, c->dense.method, at(c->dense.in, image * c->pixels_in * a.in_pixel, a.in_half), packed,
-                &of_a, window, scratch, 1);
+    gc_conv_run(&c->serial, &a, c->dense.method, gc_conv_at(c->dense.in, image * c->pixels_in * a.in_pixel, a.in_half),
+                packed, &of_a, window, scratch, 1);
     gc_conv_run(&c->serial, &b, c->depthwise.method, window, c->depthwise.packed + first, &of_b,
-                at(c->depthwise.out, image * c->pixels_out * b.out_pixel + first, b.out_half), scratch, 1);
+                gc_conv_at(c->depthwise.out, image * c->pixels_out * b.out_pixel + first, b.out_half), scratch, 1);
 }
 
 static void block(const void *task, int64_t item, float *slot, int64_t *kept)
@@ -131,9 +125,7 @@ gc_status gc_columns_run(gc_plan *p, gc_step *second)
         c->ready = 1;
         c->slots = (float *)(void *)(p->arena + p->windows.offset);
         c->slot_floats = (int64_t)(p->window_bytes / sizeof(float));
-        c->serial = *p->ctx;
-        c->serial.pool = NULL;
-        memset(&c->serial.executor, 0, sizeof c->serial.executor);
+        c->serial = gc_ctx_serial(p->ctx);
     }
     gc_share share = {
         block, c, c->slots, c->slot_floats, c->dense.gather.images * c->blocks, (int32_t)gc_workers(p->ctx), 0};

@@ -343,12 +343,6 @@ static void scale_lines(const stage *s, int64_t image, const float *restrict in,
     }
 }
 
-/* `elements` further on, which are bfloat16 or float32. */
-static void *at(const void *p, int64_t elements, int32_t half)
-{
-    return (char *)(uintptr_t)p + elements * (half ? 2 : (int64_t)sizeof(float));
-}
-
 /* Lines y of stage i from lines x, which begin at `in`. */
 static void make_lines(const chain *c, int32_t i, int64_t image, lines x, const void *in, lines y, void *out,
                        float *scratch)
@@ -361,7 +355,7 @@ static void make_lines(const chain *c, int32_t i, int64_t image, lines x, const 
     gc_gather g = cut(s, x, y);
     gc_epilogue epi = s->pass.epi;
     if (epi.residual != NULL) {
-        epi.residual = at(epi.residual, (image * s->lines + y.first) * s->out_line, g.residual_half);
+        epi.residual = gc_conv_at(epi.residual, (image * s->lines + y.first) * s->out_line, g.residual_half);
     }
     gc_conv_run(&c->serial, &g, s->pass.method, in, s->pass.packed, &epi, out, scratch, 1);
 }
@@ -375,7 +369,7 @@ static lines slide(void *window, int64_t line, int32_t half, lines have, lines w
     }
     if (want.first > have.first) {
         size_t bytes = (size_t)(kept * line) * (half ? 2 : sizeof(float));
-        memmove(window, at(window, (want.first - have.first) * line, half), bytes);
+        memmove(window, gc_conv_at(window, (want.first - have.first) * line, half), bytes);
         have.first = want.first;
     }
     return have;
@@ -395,11 +389,11 @@ static void run_strip(const chain *c, int64_t image, lines y, lines *have, float
         void *window = scratch + s->window, *to;
         lines make = want[i], from;
         if (last) {
-            to = at(s->pass.out, (image * s->lines + make.first) * s->out_line, out_half);
+            to = gc_conv_at(s->pass.out, (image * s->lines + make.first) * s->out_line, out_half);
         } else {
             have[i] = slide(window, s->out_line, out_half, have[i], want[i]);
             make.first = have[i].last;
-            to = at(window, (make.first - have[i].first) * s->out_line, out_half);
+            to = gc_conv_at(window, (make.first - have[i].first) * s->out_line, out_half);
             have[i].last = max64(have[i].last, want[i].last);
         }
         if (make.first >= make.last) {
@@ -408,7 +402,7 @@ static void run_strip(const chain *c, int64_t image, lines y, lines *have, float
         from = needed(s, make);
         const void *in = i == 0 ? (const void *)s->pass.in : scratch + c->stages[i - 1].window;
         int64_t above = i == 0 ? image * s->pass.gather.dim[1].in : -have[i - 1].first;
-        in = at(in, (above + from.first) * s->in_line, in_half);
+        in = gc_conv_at(in, (above + from.first) * s->in_line, in_half);
         make_lines(c, i, image, from, in, make, to, scratch + c->conv_window);
     }
 }
@@ -448,9 +442,7 @@ gc_status gc_strips_run(gc_plan *p, gc_step *last)
         c->ready = 1;
         c->scratch = (float *)(void *)(p->arena + p->windows.offset);
         c->task_floats = (int64_t)(p->window_bytes / sizeof(float));
-        c->serial = *p->ctx;
-        c->serial.pool = NULL;
-        memset(&c->serial.executor, 0, sizeof c->serial.executor);
+        c->serial = gc_ctx_serial(p->ctx);
     }
     return gc_parallel(p->ctx, strips_task, c, (uint32_t)c->tasks);
 }
