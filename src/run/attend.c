@@ -15,11 +15,6 @@ typedef struct window {
     int64_t shape[4], stride[4];
 } window;
 
-static bool is_op(const gc_step *s, const char *name)
-{
-    return s->op != NULL && s->call.custom == NULL && strcmp(s->op->name, name) == 0;
-}
-
 static const gc_step *producer_of(const gc_plan *p, int32_t slot)
 {
     return slot < 0 || p->slots[slot].producer < 0 ? NULL : &p->steps[p->slots[slot].producer];
@@ -97,8 +92,8 @@ static bool number(const gc_plan *p, int32_t slot, double *out)
 static bool is_scaling(const gc_plan *p, const gc_step *s, int32_t *operand, float *scale)
 {
     double by;
-    bool mul = is_op(s, "Mul");
-    if ((!mul && !is_op(s, "Div")) || s->call.n_in != 2) {
+    bool mul = gc_step_is(s, "Mul");
+    if ((!mul && !gc_step_is(s, "Div")) || s->call.n_in != 2) {
         return false;
     }
     int32_t k = number(p, s->in[1], &by) ? 0 : mul && number(p, s->in[0], &by) ? 1 : -1;
@@ -192,15 +187,15 @@ static bool step_back(const gc_plan *p, window *w, bool scalable)
         return false;
     }
     const gc_tensor *in = &p->slots[s->in[0]].value;
-    bool ok = s->op == NULL || is_op(s, "Identity"), flat = false;
+    bool ok = s->op == NULL || gc_step_is(s, "Identity"), flat = false;
     same_dims(map, 0, 0);
-    if (!ok && is_op(s, "Transpose")) {
+    if (!ok && gc_step_is(s, "Transpose")) {
         ok = transposed(s, in->ndim, map);
-    } else if (!ok && is_op(s, "Gather")) {
+    } else if (!ok && gc_step_is(s, "Gather")) {
         ok = picked(p, s, in, map, &first);
-    } else if (!ok && is_op(s, "Slice")) {
+    } else if (!ok && gc_step_is(s, "Slice")) {
         ok = sliced(p, s, in, &first);
-    } else if (!ok && is_op(s, "Split")) {
+    } else if (!ok && gc_step_is(s, "Split")) {
         ok = part_of(p, s, w->slot, in, &first);
     } else if (!ok && scalable && is_scaling(p, s, &operand, &scale)) {
         ok = true;
@@ -310,14 +305,16 @@ static const gc_step *scores_of(const gc_plan *p, int32_t slot, pattern *t)
         const gc_step *s = sole_reader(p, slot) < 0 ? NULL : producer_of(p, slot);
         int32_t operand = 0;
         float scale;
-        if (s == NULL || s->backward || is_op(s, "MatMul")) {
+        if (s == NULL || s->backward || gc_step_is(s, "MatMul")) {
             return s == NULL || s->backward ? NULL : s;
         }
         if (is_scaling(p, s, &operand, &scale)) {
             t->scale *= scale;
-        } else if (is_op(s, "Add") && s->call.n_in == 2 && t->mask < 0 && t->scale == 1.0f) {
+        } else if (gc_step_is(s, "Add") && s->call.n_in == 2 && t->mask < 0 && t->scale == 1.0f) {
             const gc_step *left = producer_of(p, s->in[0]);
-            operand = left != NULL && (is_op(left, "MatMul") || is_op(left, "Mul") || is_op(left, "Div")) ? 0 : 1;
+            operand = left != NULL && (gc_step_is(left, "MatMul") || gc_step_is(left, "Mul") || gc_step_is(left, "Div"))
+                          ? 0
+                          : 1;
             t->mask = s->in[1 - operand];
             if (!fits_mask(p, t->mask, scores)) {
                 return NULL;
@@ -343,13 +340,14 @@ static bool shapes_fit(const pattern *t)
 static bool recognise(const gc_plan *p, int32_t index, pattern *t)
 {
     const gc_step *soft = &p->steps[index];
-    if (!is_op(soft, "Softmax") || soft->backward || soft->in[0] < 0 || soft->out[0] < 0 ||
+    if (!gc_step_is(soft, "Softmax") || soft->backward || soft->in[0] < 0 || soft->out[0] < 0 ||
         !over_last(soft, p->slots[soft->in[0]].value.ndim)) {
         return false;
     }
     t->last = sole_reader(p, soft->out[0]);
     const gc_step *last = t->last < 0 ? NULL : &p->steps[t->last];
-    if (last == NULL || !is_op(last, "MatMul") || last->backward || last->in[0] != soft->out[0] || last->out[0] < 0) {
+    if (last == NULL || !gc_step_is(last, "MatMul") || last->backward || last->in[0] != soft->out[0] ||
+        last->out[0] < 0) {
         return false;
     }
     const gc_step *scores = scores_of(p, soft->in[0], t);
@@ -371,7 +369,7 @@ static bool aim(const gc_plan *p, const pattern *t, window *y, int32_t *transpos
         return false;
     }
     const gc_step *s = next < 0 ? NULL : &p->steps[next];
-    if (s == NULL || !is_op(s, "Transpose") || s->backward || s->out[0] < 0 || p->slots[s->out[0]].fault != 0 ||
+    if (s == NULL || !gc_step_is(s, "Transpose") || s->backward || s->out[0] < 0 || p->slots[s->out[0]].fault != 0 ||
         !transposed(s, p->slots[out].value.ndim, map)) {
         return y->shape[3] == 1 || y->stride[3] == 1;
     }

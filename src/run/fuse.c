@@ -6,11 +6,6 @@
 
 #include "kern/kern.h"
 
-static bool is_op(const gc_step *s, const char *name)
-{
-    return s->op != NULL && s->call.custom == NULL && strcmp(s->op->name, name) == 0;
-}
-
 bool gc_plan_private(const gc_slot *slot)
 {
     return slot->readers == 1 && !slot->kept && !slot->sums.counts && slot->other < 0 && !slot->constant &&
@@ -46,9 +41,9 @@ static bool read_clip(const gc_plan *p, const gc_step *s, gc_fusion *f)
 {
     f->lo = 0.0f;
     f->hi = INFINITY;
-    if (is_op(s, "Relu")) {
+    if (gc_step_is(s, "Relu")) {
         f->clip = 1;
-    } else if (is_op(s, "Clip") && (!s->backward || s->call.keep_out != 0)) {
+    } else if (gc_step_is(s, "Clip") && (!s->backward || s->call.keep_out != 0)) {
         f->clip = 1;
         if (s->call.opset < 11) {
             f->lo = gc_attr_float(&s->call.attrs, "min", -INFINITY);
@@ -86,7 +81,7 @@ static void take_over(gc_plan *p, gc_step *step, gc_step *next)
 static bool fuse_add(gc_plan *p, int32_t index, int32_t next)
 {
     gc_step *s = &p->steps[index], *add = &p->steps[next];
-    if (!is_op(add, "Add") || add->call.n_in != 2 || add->in[0] == add->in[1]) {
+    if (!gc_step_is(add, "Add") || add->call.n_in != 2 || add->in[0] == add->in[1]) {
         return false;
     }
     int32_t other = add->in[add->in[0] == s->result ? 1 : 0];
@@ -111,15 +106,15 @@ static int32_t map_of(const gc_step *s)
     } known[] = {
         {"Sigmoid", GC_MAP_SIGMOID}, {"HardSwish", GC_MAP_HARD_SWISH}, {"Tanh", GC_MAP_TANH}, {"Mish", GC_MAP_MISH}};
     for (size_t i = 0; i < sizeof known / sizeof *known && !s->backward; i++) {
-        if (is_op(s, known[i].name)) {
+        if (gc_step_is(s, known[i].name)) {
             return 1 + known[i].map;
         }
     }
-    if (is_op(s, "Gelu") && !s->backward) {
+    if (gc_step_is(s, "Gelu") && !s->backward) {
         bool exact = strcmp(gc_attr_string(&s->call.attrs, "approximate", "none"), "none") == 0;
         return 1 + (exact ? GC_MAP_GELU : GC_MAP_GELU_TANH);
     }
-    bool silu = is_op(s, "Swish") && gc_attr_float(&s->call.attrs, "alpha", 1.0f) == 1.0f;
+    bool silu = gc_step_is(s, "Swish") && gc_attr_float(&s->call.attrs, "alpha", 1.0f) == 1.0f;
     return silu && !s->backward ? 1 + GC_MAP_SILU : 0;
 }
 
@@ -145,7 +140,7 @@ static bool fuse_silu(gc_plan *p, int32_t index)
     }
     int32_t first = gc_plan_reader(p, s->result, index), last = first < 0 ? -1 : gc_plan_reader(p, s->result, first);
     gc_step *gate = first < 0 ? NULL : &p->steps[first], *mul = last < 0 ? NULL : &p->steps[last];
-    if (gate == NULL || mul == NULL || !is_op(gate, "Sigmoid") || !is_op(mul, "Mul") || gate->backward ||
+    if (gate == NULL || mul == NULL || !gc_step_is(gate, "Sigmoid") || !gc_step_is(mul, "Mul") || gate->backward ||
         mul->backward || mul->call.n_in != 2 || !gc_plan_private(&p->slots[gate->out[0]])) {
         return false;
     }
@@ -165,12 +160,12 @@ static bool fuse_silu(gc_plan *p, int32_t index)
 static void join_gate(gc_plan *p, int32_t index)
 {
     gc_step *gate = &p->steps[index];
-    if (!is_op(gate, "Sigmoid") || !gate->backward || !gc_plan_private(&p->slots[gate->out[0]])) {
+    if (!gc_step_is(gate, "Sigmoid") || !gate->backward || !gc_plan_private(&p->slots[gate->out[0]])) {
         return;
     }
     int32_t at = gc_plan_reader(p, gate->out[0], index), hidden = gate->out[0];
     gc_step *mul = &p->steps[at];
-    if (!is_op(mul, "Mul") || mul->call.n_in != 2 || mul->in[mul->in[0] == hidden ? 1 : 0] != gate->in[0] ||
+    if (!gc_step_is(mul, "Mul") || mul->call.n_in != 2 || mul->in[mul->in[0] == hidden ? 1 : 0] != gate->in[0] ||
         !same_layout(&p->slots[mul->out[0]].value, &p->slots[gate->in[0]].value)) {
         return;
     }
@@ -189,7 +184,7 @@ static bool fuse_bias(gc_plan *p, int32_t index, int32_t next)
 {
     gc_step *s = &p->steps[index], *add = &p->steps[next];
     const gc_tensor *result = &p->slots[s->result].value;
-    if (!is_op(add, "Add") || add->call.n_in != 2 || add->in[0] == add->in[1]) {
+    if (!gc_step_is(add, "Add") || add->call.n_in != 2 || add->in[0] == add->in[1]) {
         return false;
     }
     int32_t other = add->in[add->in[0] == s->result ? 1 : 0];

@@ -186,6 +186,8 @@ void gc_plan_free_step(gc_ctx *ctx, gc_step *step);
 
 /* ---- for building: run/slots.c; values are those of the scope ---- */
 
+/* Whether it runs the library's own operator of that name. */
+bool gc_step_is(const gc_step *step, const char *op);
 /* A new slot, for a value or -1; there must be room. */
 int32_t gc_plan_add_slot(gc_plan *plan, int32_t value);
 /* The slot of a value, made for a weight at first use; -1 for -1. */

@@ -6,11 +6,6 @@
 #include "ops/attention.h"
 #include "tensor/walk.h"
 
-static bool is_op(const gc_step *s, const char *name)
-{
-    return s->op != NULL && strcmp(s->op->name, name) == 0;
-}
-
 static const gc_tensor *input(const gc_plan *p, const gc_step *s, int32_t k)
 {
     return k >= s->call.n_in || s->in[k] < 0 ? NULL : &p->slots[s->in[k]].value;
@@ -194,7 +189,7 @@ static way_fn way_of(const gc_step *s)
         return by_element;
     }
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        if (is_op(s, ways[i].name)) {
+        if (gc_step_is(s, ways[i].name)) {
             return ways[i].way;
         }
     }
@@ -205,15 +200,16 @@ bool gc_route_reshapes(const gc_step *s)
 {
     static const char *const names[] = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"};
     bool any = false;
-    for (size_t i = 0; i < sizeof names / sizeof *names && s->call.custom == NULL; i++) {
-        any = any || is_op(s, names[i]);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        any = any || gc_step_is(s, names[i]);
     }
     return any;
 }
 
 bool gc_route_moves(const gc_step *s)
 {
-    return s->op == NULL || gc_route_reshapes(s) || is_op(s, "Transpose") || is_op(s, "Gather") || is_op(s, "Identity");
+    return s->op == NULL || gc_route_reshapes(s) || gc_step_is(s, "Transpose") || gc_step_is(s, "Gather") ||
+           gc_step_is(s, "Identity");
 }
 
 static bool alone(const gc_step *s)
@@ -275,5 +271,6 @@ static bool picks_slice(const gc_plan *p, const gc_step *s, gc_rows *r)
 
 bool gc_route_picks(const gc_plan *p, const gc_step *s, gc_rows *r)
 {
-    return alone(s) && (is_op(s, "Gather") ? picks_entry(p, s, r) : is_op(s, "Slice") && picks_slice(p, s, r));
+    return alone(s) &&
+           (gc_step_is(s, "Gather") ? picks_entry(p, s, r) : gc_step_is(s, "Slice") && picks_slice(p, s, r));
 }

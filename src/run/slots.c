@@ -13,6 +13,11 @@ static int32_t known_as(const gc_plan *p, int32_t value)
     return p->scope.seen_as != NULL ? p->scope.seen_as[value] : -1;
 }
 
+bool gc_step_is(const gc_step *s, const char *op)
+{
+    return s->op != NULL && s->call.custom == NULL && strcmp(s->op->name, op) == 0;
+}
+
 int32_t gc_plan_add_slot(gc_plan *p, int32_t value)
 {
     gc_slot *s = &p->slots[p->n_slots];
