@@ -187,20 +187,27 @@ static void read_queries(const attend_job *j, row_block *r)
     }
 }
 
-static void score(const attend_job *j, row_block *r, int64_t key, int64_t n)
+/* A tile for the rows of a block that begin at `a`. */
+static gc_half_tile row_tile(const attend_job *j, const row_block *r, const gc_bf16 *a, int64_t a_step, int64_t length)
 {
-    const gc_attend *a = j->a;
     gc_half_tile t;
     memset(&t, 0, sizeof t);
-    t.a[0] = r->q;
-    t.a_step = MOST_SIZE;
+    t.a[0] = a;
+    t.a_step = a_step;
     t.rows[0] = r->rows;
     t.keep[0] = (UINT32_C(1) << r->rows) - 1u;
     t.n_segments = 1;
-    t.length = a->size;
+    t.length = length;
+    t.kern = j->kern;
+    return t;
+}
+
+static void score(const attend_job *j, row_block *r, int64_t key, int64_t n)
+{
+    const gc_attend *a = j->a;
+    gc_half_tile t = row_tile(j, r, r->q, MOST_SIZE, a->size);
     t.c_step = SCORE_STEP;
     t.cols = GC_HALF_COLS;
-    t.kern = j->kern;
     for (int64_t i = 0; i < n; i += GC_HALF_COLS) {
         t.b = r->keys + (key + i) / GC_HALF_COLS * key_panel(a);
         t.c = r->s + i;
@@ -233,16 +240,8 @@ static void weigh(const attend_job *j, row_block *r, int64_t key, int64_t n)
 static void gather_values(const attend_job *j, row_block *r, int64_t key, int64_t n)
 {
     const gc_attend *a = j->a;
-    gc_half_tile t;
-    memset(&t, 0, sizeof t);
-    t.a[0] = r->weights;
-    t.a_step = WEIGHT_STEP;
-    t.rows[0] = r->rows;
-    t.keep[0] = (UINT32_C(1) << r->rows) - 1u;
-    t.n_segments = 1;
-    t.length = n;
+    gc_half_tile t = row_tile(j, r, r->weights, WEIGHT_STEP, n);
     t.c_step = MOST_SIZE;
-    t.kern = j->kern;
     for (int64_t c = 0; c < a->v_size; c += GC_HALF_COLS) {
         t.cols = (int32_t)min64(GC_HALF_COLS, a->v_size - c);
         t.b = r->values + c * j->padded + key * GC_HALF_COLS;
