@@ -136,6 +136,14 @@ def places(gradient, axis, skip):
     return moved.reshape(moved.shape[0], -1, moved.shape[-1])[:, skip:]
 
 
+def seed_for(net, x):
+    """Random, of the output's shape."""
+    with gradcam.Run(net) as run:
+        run.set_input("x", x)
+        run.forward()
+        return RNG.normal(size=run.value("y").shape).astype(np.float32)
+
+
 def mean_of(net, x, seed, axis=1, skip=0, precision="f32", rule="plain", value="x", start="y"):
     """The mean, and the whole gradient of another run."""
     found = []
@@ -225,11 +233,7 @@ def test_pools(op, counts, attributes):
     x = RNG.normal(size=(2, 5, 9, 8)).astype(np.float32)
     data = model([(op, ["x"], "y", attributes | more)], {}, x.shape)
     net = gradcam.Net(data)
-    with gradcam.Run(net) as run:
-        run.set_input("x", x)
-        run.forward()
-        shape = run.value("y").shape
-    seed = RNG.normal(size=shape).astype(np.float32)
+    seed = seed_for(net, x)
     got, whole = mean_of(net, x, seed)
     assert np.abs(got - places(whole, 1, 0).mean(1)).max() <= 4 * 72 * U * np.abs(whole).max()
 
@@ -242,11 +246,7 @@ def test_convolutions(attributes):
     x = RNG.normal(size=(2, 6, 7, 5)).astype(np.float32)
     w = weights(a=(4, 6 // attributes.get("group", 1), 1, 1))
     net = gradcam.Net(model([("Conv", ["x", "a"], "c", attributes), ("Tanh", ["c"], "y", {})], w, x.shape))
-    with gradcam.Run(net) as run:
-        run.set_input("x", x)
-        run.forward()
-        shape = run.value("y").shape
-    seed = RNG.normal(size=shape).astype(np.float32)
+    seed = seed_for(net, x)
     got, whole = mean_of(net, x, seed)
     assert np.abs(got - places(whole, 1, 0).mean(1)).max() <= 4 * (4 + 35) * U * np.abs(whole).max()
 
